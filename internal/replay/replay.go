@@ -1,0 +1,205 @@
+// Package replay turns driver values that are already in memory into a real
+// [*sql.Rows] or [*sql.Row], through a tiny in-process database/sql driver, so
+// that every destination behaves as if a database had answered.
+package replay
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"reflect"
+)
+
+// Source is a result that can be read once, row by row.
+type Source interface {
+	// Columns describes the columns; it is called before the first Next.
+	Columns() []Column
+	// Next fills dest, one driver value a column, or returns io.EOF.
+	Next(dest []driver.Value) error
+	// Close is called once, when the reader is done.
+	Close() error
+}
+
+// Column is what [*sql.ColumnType] tells of one column. The zero value of each
+// field means that the database did not tell.
+type Column struct {
+	Name             string
+	DatabaseTypeName string
+	ScanType         reflect.Type
+	Length           int64
+	HasLength        bool
+	Precision, Scale int64
+	HasPrecision     bool
+	Nullable         bool
+	HasNullable      bool
+}
+
+// Describe reads the columns of a live result.
+func Describe(rows *sql.Rows) ([]Column, error) {
+	types, err := rows.ColumnTypes()
+	if err != nil {
+		return nil, err
+	}
+	cols := make([]Column, len(types))
+	for i, t := range types {
+		c := Column{Name: t.Name(), DatabaseTypeName: t.DatabaseTypeName(), ScanType: t.ScanType()}
+		c.Length, c.HasLength = t.Length()
+		c.Precision, c.Scale, c.HasPrecision = t.DecimalSize()
+		c.Nullable, c.HasNullable = t.Nullable()
+		cols[i] = c
+	}
+	return cols, nil
+}
+
+// DB makes results. It is a database/sql pool whose connections are empty
+// values: it never dials. Its one goroutine ends with Close.
+type DB struct{ pool *sql.DB }
+
+// New returns a DB; Close it.
+func New() *DB {
+	pool := sql.OpenDB(connector{})
+	pool.SetMaxIdleConns(64)
+	return &DB{pool: pool}
+}
+
+// Close releases the DB. Results that are still open can be read to their end.
+func (d *DB) Close() error { return d.pool.Close() }
+
+// Rows returns a real *sql.Rows that reads src. An error means that ctx had
+// already ended; src is then closed.
+func (d *DB) Rows(ctx context.Context, src Source) (*sql.Rows, error) {
+	rows, err := d.pool.QueryContext(ctx, "", driverArg{src})
+	if err != nil {
+		return nil, errors.Join(err, src.Close())
+	}
+	return rows, nil
+}
+
+// Row returns a real *sql.Row that reads the first row of src.
+func (d *DB) Row(ctx context.Context, src Source) *sql.Row {
+	return d.pool.QueryRowContext(ctx, "", driverArg{src})
+}
+
+// ErrorRow returns a *sql.Row whose Scan and Err return err.
+func (d *DB) ErrorRow(err error) *sql.Row {
+	return d.pool.QueryRowContext(context.Background(), "", driverArg{failed{err}})
+}
+
+type failed struct{ err error }
+
+func (failed) Columns() []Column           { return nil }
+func (f failed) Next([]driver.Value) error { return f.err }
+func (failed) Close() error                { return nil }
+
+type driverArg struct{ src Source }
+
+type connector struct{}
+
+func (connector) Connect(context.Context) (driver.Conn, error) { return conn{}, nil }
+func (connector) Driver() driver.Driver                        { return drv{} }
+
+type drv struct{}
+
+func (drv) Open(string) (driver.Conn, error) { return conn{}, nil }
+
+type conn struct{}
+
+var (
+	_ driver.QueryerContext    = conn{}
+	_ driver.NamedValueChecker = conn{}
+)
+
+var errQueryOnly = errors.New("replay: only queries are replayed")
+
+func (conn) Prepare(string) (driver.Stmt, error)      { return nil, errQueryOnly }
+func (conn) Begin() (driver.Tx, error)                { return nil, errQueryOnly }
+func (conn) Close() error                             { return nil }
+func (conn) CheckNamedValue(*driver.NamedValue) error { return nil }
+func (conn) QueryContext(_ context.Context, _ string, args []driver.NamedValue) (driver.Rows, error) {
+	src := args[0].Value.(driverArg).src
+	if f, ok := src.(failed); ok {
+		return nil, f.err
+	}
+	r := &rows{src: src, cols: src.Columns()}
+	r.names = make([]string, len(r.cols))
+	for i := range r.cols {
+		r.names[i] = r.cols[i].Name
+	}
+	return r, nil
+}
+
+type rows struct {
+	src   Source
+	cols  []Column
+	names []string
+}
+
+var (
+	_ driver.RowsColumnTypeDatabaseTypeName = (*rows)(nil)
+	_ driver.RowsColumnTypeLength           = (*rows)(nil)
+	_ driver.RowsColumnTypeNullable         = (*rows)(nil)
+	_ driver.RowsColumnTypePrecisionScale   = (*rows)(nil)
+	_ driver.RowsColumnTypeScanType         = (*rows)(nil)
+)
+
+func (r *rows) Columns() []string              { return r.names }
+func (r *rows) Close() error                   { return r.src.Close() }
+func (r *rows) Next(dest []driver.Value) error { return r.src.Next(dest) }
+
+func (r *rows) ColumnTypeDatabaseTypeName(i int) string { return r.cols[i].DatabaseTypeName }
+func (r *rows) ColumnTypeLength(i int) (int64, bool)    { return r.cols[i].Length, r.cols[i].HasLength }
+func (r *rows) ColumnTypeNullable(i int) (nullable, ok bool) {
+	return r.cols[i].Nullable, r.cols[i].HasNullable
+}
+func (r *rows) ColumnTypePrecisionScale(i int) (precision, scale int64, ok bool) {
+	return r.cols[i].Precision, r.cols[i].Scale, r.cols[i].HasPrecision
+}
+
+func (r *rows) ColumnTypeScanType(i int) reflect.Type {
+	if t := r.cols[i].ScanType; t != nil {
+		return t
+	}
+	return reflect.TypeFor[any]()
+}
+
+// FromRows is a Source that reads a live result and closes it with itself. It
+// lets a *sql.Row be made of a *sql.Rows.
+func FromRows(live *sql.Rows) (Source, error) {
+	cols, err := Describe(live)
+	if err != nil {
+		return nil, errors.Join(err, live.Close())
+	}
+	s := &liveSource{rows: live, cols: cols, vals: make([]any, len(cols)), ptrs: make([]any, len(cols))}
+	for i := range s.vals {
+		s.ptrs[i] = &s.vals[i]
+	}
+	return s, nil
+}
+
+type liveSource struct {
+	rows *sql.Rows
+	cols []Column
+	vals []any
+	ptrs []any
+}
+
+func (s *liveSource) Columns() []Column { return s.cols }
+func (s *liveSource) Close() error      { return s.rows.Close() }
+
+func (s *liveSource) Next(dest []driver.Value) error {
+	if !s.rows.Next() {
+		if err := s.rows.Err(); err != nil {
+			return err
+		}
+		return io.EOF
+	}
+	if err := s.rows.Scan(s.ptrs...); err != nil {
+		return err
+	}
+	for i, v := range s.vals {
+		dest[i] = v
+	}
+	return nil
+}
