@@ -1,0 +1,195 @@
+package hook
+
+import (
+	"database/sql"
+	"fmt"
+
+	"gorm.io/gorm"
+)
+
+// The keys under which a statement's Settings carry what its preloads need.
+// Settings are what GORM copies from a parent to its preloads.
+const (
+	preloadSelf   = "infra:preload_self"   // this statement's own record
+	preloadParent = "infra:preload_parent" // the record of the statement this one is a preload of
+	pinnedConn    = "infra:pinned"         // the connection to go back to after a default transaction
+)
+
+// processor is the part of GORM's unexported processor that is needed here.
+type processor interface {
+	Get(name string) func(*gorm.DB)
+	Replace(name string, fn func(*gorm.DB)) error
+}
+
+func (h *Hub) wrapCallbacks(db *gorm.DB) error {
+	cb := db.Callback()
+	terminals := []struct {
+		chain Chain
+		p     processor
+		name  string
+	}{
+		{Create, cb.Create(), "gorm:create"},
+		{Query, cb.Query(), "gorm:query"},
+		{Update, cb.Update(), "gorm:update"},
+		{Delete, cb.Delete(), "gorm:delete"},
+		{Row, cb.Row(), "gorm:row"},
+		{Raw, cb.Raw(), "gorm:raw"},
+	}
+	for _, t := range terminals {
+		if t.p.Get(t.name) == nil {
+			return fmt.Errorf("hook: the dialector %q registers no callback %q: GORM's default callbacks are needed", db.Dialector.Name(), t.name)
+		}
+	}
+	for _, t := range terminals {
+		if err := t.p.Replace(t.name, h.terminal(t.chain, t.p.Get(t.name))); err != nil {
+			return err
+		}
+	}
+	if preload := cb.Query().Get("gorm:preload"); preload != nil {
+		if err := cb.Query().Replace("gorm:preload", wrapPreload(preload)); err != nil {
+			return err
+		}
+	}
+	for _, p := range []processor{cb.Create(), cb.Update(), cb.Delete()} {
+		if err := h.wrapDefaultTransaction(p); err != nil {
+			return err
+		}
+	}
+	// "*" and not "gorm:begin_transaction": under SkipDefaultTransaction that
+	// callback does not exist, and GORM would then sort the gate to the end.
+	if err := cb.Create().Before("*").Register("infra:gate", h.gate(Create)); err != nil {
+		return err
+	}
+	if err := cb.Update().Before("*").Register("infra:gate", h.gate(Update)); err != nil {
+		return err
+	}
+	if err := cb.Delete().Before("*").Register("infra:gate", h.gate(Delete)); err != nil {
+		return err
+	}
+	// dbresolver's clauses look for a callback of this name when they are put on
+	// a statement; that is how they reach a following Begin.
+	return cb.Query().Before("*").Register(dbresolverName, h.hintBegin)
+}
+
+// gate asks the gates before GORM's default transaction.
+func (h *Hub) gate(chain Chain) func(*gorm.DB) {
+	return func(db *gorm.DB) {
+		st := h.stages.Load()
+		if len(st.gates) == 0 || db.DryRun || db.Error != nil {
+			return
+		}
+		r := h.newRecord(st, chain, db, db.Statement.ConnPool)
+		r.Access = Write
+		r.findScope(r.Context)
+		if err := r.passGates(r.Context); err != nil {
+			r.Err = db.AddError(err)
+			r.finish(true)
+		}
+	}
+}
+
+// terminal wraps the callback that runs the statement.
+func (h *Hub) terminal(chain Chain, original func(*gorm.DB)) func(*gorm.DB) {
+	return func(db *gorm.DB) {
+		if db.DryRun || db.Error != nil {
+			original(db)
+			return
+		}
+		stmt := db.Statement
+		r := h.newRecord(h.stages.Load(), chain, db, stmt.ConnPool)
+		if r.Where == Foreign && h.dbresolverPresent(db) {
+			_ = db.AddError(ErrDBResolver)
+			original(db) // leaves the statement as any failed one
+			return
+		}
+		if chain == Row {
+			r.captureCallers()
+		}
+		swapped := r.statementPool()
+		stmt.ConnPool = swapped
+		completed := false
+		defer func() {
+			if stmt.ConnPool == swapped {
+				stmt.ConnPool = r.orig
+			}
+			r.Rows, r.Err = db.RowsAffected, rowError(db)
+			if len(stmt.Preloads) > 0 {
+				stmt.Settings.Store(preloadSelf, r)
+			}
+			if r.rows != nil && completed && r.rows.handOver() {
+				return // finished by Rows.Close
+			}
+			r.finish(completed)
+		}()
+		original(db)
+		completed = true
+	}
+}
+
+// rowError is the statement's error; a *sql.Row keeps its own.
+func rowError(db *gorm.DB) error {
+	if row, ok := db.Statement.Dest.(*sql.Row); ok && row != nil && db.Error == nil {
+		return row.Err()
+	}
+	return db.Error
+}
+
+// wrapPreload lets the statements of a preload know their parent.
+func wrapPreload(original func(*gorm.DB)) func(*gorm.DB) {
+	return func(db *gorm.DB) {
+		if len(db.Statement.Preloads) == 0 {
+			original(db)
+			return
+		}
+		settings := &db.Statement.Settings
+		self, ok := settings.LoadAndDelete(preloadSelf)
+		if !ok || db.Error != nil {
+			original(db)
+			return
+		}
+		before, nested := settings.Swap(preloadParent, self)
+		defer func() {
+			if nested {
+				settings.Store(preloadParent, before)
+			} else {
+				settings.Delete(preloadParent)
+			}
+		}()
+		original(db)
+	}
+}
+
+// wrapDefaultTransaction keeps a connection of db.Connection pinned. GORM
+// begins on it, but puts the configured pool back afterwards, and its
+// transaction would not be seen.
+func (h *Hub) wrapDefaultTransaction(p processor) error {
+	begin, end := p.Get("gorm:begin_transaction"), p.Get("gorm:commit_or_rollback_transaction")
+	if begin == nil || end == nil {
+		return nil
+	}
+	err := p.Replace("gorm:begin_transaction", func(db *gorm.DB) {
+		stmt := db.Statement
+		if conn, ok := stmt.ConnPool.(*sql.Conn); ok && !db.SkipDefaultTransaction && db.Error == nil {
+			stmt.Settings.Store(pinnedConn, pinned{stmt, conn})
+			stmt.ConnPool = &Conn{Conn: conn, hub: h}
+		}
+		begin(db)
+	})
+	if err != nil {
+		return err
+	}
+	return p.Replace("gorm:commit_or_rollback_transaction", func(db *gorm.DB) {
+		end(db)
+		stmt := db.Statement
+		// Associations copy Settings: only the statement that stored it takes it.
+		if v, ok := stmt.Settings.Load(pinnedConn); ok && v.(pinned).stmt == stmt {
+			stmt.Settings.Delete(pinnedConn)
+			stmt.ConnPool = v.(pinned).conn
+		}
+	})
+}
+
+type pinned struct {
+	stmt *gorm.Statement
+	conn *sql.Conn
+}

@@ -1,0 +1,119 @@
+package hook
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorminfra/infra/internal/sqltext"
+)
+
+const (
+	catalogTimeout = time.Second
+	catalogBackoff = 10 * time.Second
+)
+
+// catalog knows which functions of the database are volatile. It is read from
+// pg_proc at the first statement that calls a function which is no built-in,
+// and again after DDL.
+type catalog struct {
+	mu       sync.Mutex // one reader at a time
+	volatile atomic.Pointer[map[string]bool]
+	retry    atomic.Int64 // Unix nanoseconds before which a failed read is not tried again
+}
+
+// accessOf says what text needs of a node.
+func (h *Hub) accessOf(ctx context.Context, text *sqltext.Statement, mayLoad bool) Access {
+	if len(text.UnknownFunctions) == 0 {
+		switch {
+		case text.ReadOnly():
+			return ReadOnly
+		case text.MayWrite():
+			return Write
+		}
+		return NeedsPrimary
+	}
+	safe := func(string) bool { return true } // elsewhere functions do not write
+	if h.root.Name() == "postgres" {
+		volatile := h.catalog.functions(ctx, h.primary, mayLoad)
+		safe = func(name string) bool {
+			v, known := volatile[name]
+			return known && !v
+		}
+	}
+	switch {
+	case text.ReadOnlyIf(safe):
+		return ReadOnly
+	case text.MayWrite():
+		return Write
+	}
+	for _, f := range text.UnknownFunctions {
+		if !safe(f) {
+			return Write
+		}
+	}
+	return NeedsPrimary
+}
+
+// functions returns the functions outside pg_catalog's well-known ones, by name
+// and by schema.name, and whether they are volatile. It is nil, and so every
+// function volatile, while the catalogue cannot be read.
+func (c *catalog) functions(ctx context.Context, primary *Node, mayLoad bool) map[string]bool {
+	if m := c.volatile.Load(); m != nil {
+		return *m
+	}
+	// Inside a transaction the pool may have no second connection to give.
+	if !mayLoad || time.Now().UnixNano() < c.retry.Load() {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m := c.volatile.Load(); m != nil {
+		return *m
+	}
+	m, err := readFunctions(ctx, primary)
+	if err != nil {
+		c.retry.Store(time.Now().Add(catalogBackoff).UnixNano())
+		return nil
+	}
+	c.volatile.Store(&m)
+	return m
+}
+
+// forget makes the next statement with an unknown function read again.
+func (c *catalog) forget() { c.volatile.Store(nil) }
+
+func readFunctions(ctx context.Context, primary *Node) (map[string]bool, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), catalogTimeout)
+	defer cancel()
+	rows, err := primary.physical.QueryContext(ctx, `SELECT n.nspname, p.proname, bool_or(p.provolatile = 'v')
+		FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace GROUP BY 1, 2`)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	m := make(map[string]bool)
+	for rows.Next() {
+		var schema, name string
+		var volatile bool
+		if err := rows.Scan(&schema, &name, &volatile); err != nil {
+			return nil, err
+		}
+		m[schema+"."+name] = volatile
+		m[name] = m[name] || volatile // the search path is not known: one volatile namesake is enough
+	}
+	return m, rows.Err()
+}
+
+// afterDDL drops what DDL may have made stale: plans, and what is known of
+// functions.
+func (h *Hub) afterDDL() {
+	h.catalog.forget()
+	h.mu.Lock()
+	nodes := append([]*Node{h.primary}, h.nodes...)
+	h.mu.Unlock()
+	for _, n := range nodes {
+		n.Reset()
+	}
+}

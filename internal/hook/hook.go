@@ -1,0 +1,188 @@
+// Package hook is the wall that the parts of the plugin stand on. It wraps the
+// terminal callback of each of GORM's six chains once, and GORM's connection
+// pool, and calls the parts in ranked stages, whatever the order in which they
+// were used:
+//
+//	gate     before GORM opens a transaction of its own
+//	serve    a result from elsewhere than a database
+//	charge   a read that now goes to a database
+//	route    the node for this one statement, and the one retry
+//	run      GORM's original callback
+//	observe  the finished record
+//
+// While a terminal callback runs, Statement.ConnPool holds a statement pool: it
+// receives the final SQL and arguments, so nothing is built early, a dry run
+// never reaches it, and a refusal is an ordinary error of a query. It is taken
+// back when the callback ends, so no later statement of the chain, no hook and
+// no transaction inherits the node of an earlier one.
+//
+// Transactions are seen by wrapping the pool: [Txn] tells the parts of begin,
+// before commit, committed, rolled back, and outcome unknown, for explicit and
+// default transactions and for single statements that commit by themselves.
+package hook
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"gorm.io/gorm"
+	"gorm.io/gorm/logger"
+
+	"github.com/gorminfra/infra/internal/replay"
+)
+
+const pluginName = "infra:hook"
+
+// Hub is the hook layer of one *gorm.DB. All its methods are safe for
+// concurrent use.
+type Hub struct {
+	root    *gorm.DB
+	primary *Node // what gorm.Open connected to
+	pool    *Pool // nil when GORM was opened over a transaction
+	catalog catalog
+
+	mu     sync.Mutex // guards the following three
+	parts  []any
+	nodes  []*Node // besides the primary
+	replay *replay.DB
+
+	stages atomic.Pointer[stages]
+}
+
+var _ gorm.Plugin = (*Hub)(nil)
+
+// Attach returns the hook layer of db, installing it at the first call. It
+// changes db's connection pool and callbacks, so it belongs into a plugin's
+// Initialize, after its configuration was found valid. It does not block.
+func Attach(db *gorm.DB) (*Hub, error) {
+	if h, ok := db.Plugins[pluginName].(*Hub); ok {
+		return h, nil
+	}
+	if _, ok := db.Plugins[dbresolverName]; ok {
+		return nil, ErrDBResolver
+	}
+	h := &Hub{}
+	h.stages.Store(&stages{})
+	if err := db.Use(h); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// ErrDBResolver is returned when dbresolver is used on the same *gorm.DB: both
+// would choose the node of each statement.
+var ErrDBResolver = errors.New("hook: gorm.io/plugin/dbresolver is already used on this *gorm.DB and would route the same statements: " +
+	"remove the db.Use(dbresolver.Register(...)) call and name the replicas in the resolver's Config; its clauses Read, Write and Use go on working")
+
+const dbresolverName = "gorm:db_resolver"
+
+// Name implements gorm.Plugin.
+func (h *Hub) Name() string { return pluginName }
+
+// Initialize implements gorm.Plugin; it is called by Attach.
+func (h *Hub) Initialize(db *gorm.DB) error {
+	if h.root != nil {
+		return errors.New("hook: the plugin already serves another *gorm.DB: open the second one with a gorm.Config of its own and use a second plugin on it")
+	}
+	root := rootOf(db)
+
+	// Replace logs a line for each callback, which is of no use to the user.
+	quiet := root.Logger
+	root.Logger = logger.Discard
+	defer func() { root.Logger = quiet }()
+	if err := h.wrapCallbacks(root); err != nil {
+		return err
+	}
+	h.root = root
+	h.wrapPool(db)
+	return nil
+}
+
+// rootOf finds the *gorm.DB that gorm.Open made: a session has a copy of its
+// Config, and what were installed there would be gone with the session.
+func rootOf(db *gorm.DB) *gorm.DB {
+	root := db
+	_ = db.Callback().Query().Match(func(r *gorm.DB) bool { root = r; return false }).Register("infra:find_root", func(*gorm.DB) {})
+	return root
+}
+
+// wrapPool puts the router in front of the physical pool, inside GORM's
+// statement cache where there is one.
+func (h *Hub) wrapPool(db *gorm.DB) {
+	if prepared, ok := h.root.ConnPool.(*gorm.PreparedStmtDB); ok {
+		h.primary = newNode(h, "primary", prepared.ConnPool)
+		if _, inTx := prepared.ConnPool.(gorm.TxCommitter); inTx {
+			return
+		}
+		h.pool = &Pool{hub: h}
+		prepared.ConnPool = h.pool
+		return
+	}
+	h.primary = newNode(h, "primary", h.root.ConnPool)
+	if _, inTx := h.root.ConnPool.(gorm.TxCommitter); inTx {
+		return
+	}
+	h.pool = &Pool{hub: h}
+	for _, d := range []*gorm.DB{h.root, db} {
+		d.ConnPool = h.pool
+		if d.Statement != nil {
+			d.Statement.ConnPool = h.pool
+		}
+	}
+}
+
+// Primary is the node that gorm.Open connected to.
+func (h *Hub) Primary() *Node { return h.primary }
+
+// DB is the *gorm.DB that gorm.Open made.
+func (h *Hub) DB() *gorm.DB { return h.root }
+
+// Routed reports whether statements can be routed: not when GORM was opened
+// over a transaction, which is all that then exists.
+func (h *Hub) Routed() bool { return h.pool != nil }
+
+// Register adds a part. What it takes part in is found by the interfaces that
+// it implements: [Gate], [Server], [Charger], [Router], [Observer],
+// [TxnObserver]. At most one Router and one Server are possible. The returned
+// function takes the part out again; statements under way finish with it.
+func (h *Hub) Register(part any) (remove func(), err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	parts := append(slices.Clone(h.parts), part)
+	st, err := newStages(parts)
+	if err != nil {
+		return nil, err
+	}
+	h.parts = parts
+	h.stages.Store(st)
+	return sync.OnceFunc(func() { h.remove(part) }), nil
+}
+
+func (h *Hub) remove(part any) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.parts = slices.DeleteFunc(slices.Clone(h.parts), func(p any) bool { return p == part })
+	st, err := newStages(h.parts)
+	if err != nil {
+		panic(fmt.Sprintf("hook: fewer parts made a conflict: %v", err)) // cannot happen
+	}
+	h.stages.Store(st)
+	if len(h.parts) == 0 && h.replay != nil {
+		_ = h.replay.Close()
+		h.replay = nil
+	}
+}
+
+// Replay gives the pool that makes results of values in memory. It is closed
+// when the last part has been removed.
+func (h *Hub) Replay() *replay.DB {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.replay == nil {
+		h.replay = replay.New()
+	}
+	return h.replay
+}

@@ -1,0 +1,247 @@
+package hook
+
+import (
+	"context"
+	"database/sql"
+	"sync/atomic"
+	"time"
+
+	"gorm.io/gorm"
+
+	"github.com/gorminfra/infra/internal/scope"
+	"github.com/gorminfra/infra/internal/sqltext"
+)
+
+// Chain is the GORM callback chain that a statement runs in.
+type Chain uint8
+
+// The six chains, and Direct for calls of the pool's own methods, which other
+// plugins make.
+const (
+	Create Chain = iota
+	Query
+	Update
+	Delete
+	Row
+	Raw
+	Direct
+)
+
+var chainNames = [...]string{"create", "query", "update", "delete", "row", "raw", "direct"}
+
+func (c Chain) String() string { return chainNames[c] }
+
+// writes reports whether the chain is one of GORM's three writing ones, which
+// have passed the gate before their default transaction.
+func (c Chain) writes() bool { return c == Create || c == Update || c == Delete }
+
+// Outcome says where a statement's answer came from.
+type Outcome uint8
+
+// The outcomes. A statement that failed in the database is Database with an Err.
+const (
+	Database Outcome = iota
+	L1
+	L2
+	Shared // another statement's answer from the same flight
+	Refused
+)
+
+var outcomeNames = [...]string{"database", "l1", "l2", "shared", "refused"}
+
+func (o Outcome) String() string { return outcomeNames[o] }
+
+// Access says what a statement needs of a node.
+type Access uint8
+
+// The kinds of access. ReadOnly may run on a hot standby; NeedsPrimary changes
+// no row but cannot run there (locks, sequences, session state); Write may
+// change rows or schema, also by a function that may do so.
+const (
+	ReadOnly Access = iota
+	NeedsPrimary
+	Write
+)
+
+var accessNames = [...]string{"read", "primary", "write"}
+
+func (a Access) String() string { return accessNames[a] }
+
+// Where says what kind of pool a statement runs on.
+type Where uint8
+
+// The kinds of pool. Only Pooled statements are routed and cached.
+const (
+	Pooled  Where = iota // our pool
+	InTxn                // a transaction of our pool
+	Pinned               // a connection of db.Connection
+	Foreign              // a pool or a transaction that somebody else made
+)
+
+// Record is what is known of one statement, from its start until it has been
+// observed. It belongs to the statement's goroutine.
+type Record struct {
+	Chain   Chain
+	Where   Where
+	Outcome Outcome
+	Access  Access
+	// Background: run by the plugin itself, not for a waiting caller.
+	Background bool
+	// NeedPrimary is set by a server whose fill must not come from a replica.
+	NeedPrimary bool
+	// MinLSN is set by a server whose fill needs a node that has replayed up to
+	// it. Zero: any.
+	MinLSN uint64
+	// Retries counts the attempts after the first.
+	Retries int
+
+	// DB is the statement's own *gorm.DB, never nil. It must not be kept.
+	DB *gorm.DB
+	// Context is the context the statement runs with.
+	Context context.Context
+	// SQL and Args are final. They are empty at the gate of a writing chain.
+	SQL  string
+	Args []any
+	// Text is what is known of SQL; nil at the gate of a writing chain.
+	Text *sqltext.Statement
+	// Scope is the scope of Context, nil without one or after its end.
+	Scope *scope.Scope
+	// Txn is the transaction that the statement runs in or is.
+	Txn *Txn
+	// Parent is the statement whose Preload this one is, or nil.
+	Parent *Record
+
+	// Node is the node of the last attempt, nil when none was needed. Reason is
+	// the router's one word for its choice.
+	Node   *Node
+	Reason string
+
+	// Start is the time at which the terminal callback began. Duration is the
+	// statement's own time: building, waiting, running and scanning it, without
+	// its preloads, hooks and GORM's default transaction; of Rows to their
+	// Close. Waited is the part of it spent waiting for somebody else's flight
+	// or for a limit.
+	Start    time.Time
+	Duration time.Duration
+	Waited   time.Duration
+	// Rows is GORM's RowsAffected, -1 when not known.
+	Rows int64
+	Err  error
+
+	hub      *Hub
+	stages   *stages
+	orig     gorm.ConnPool // Statement.ConnPool as it was
+	tx       *Tx
+	prepared bool // the caller uses prepared statements
+	reached  bool // SQL has reached the statement pool
+	done     atomic.Bool
+	attempt  time.Time
+	routed   *Node // attempt that Router.Done has not been told of
+	rows     *rowsContext
+	callers  []uintptr
+}
+
+// newRecord starts the record of one statement on pool.
+func (h *Hub) newRecord(st *stages, chain Chain, db *gorm.DB, pool gorm.ConnPool) *Record {
+	r := &Record{
+		Chain: chain, DB: db, Context: db.Statement.Context, Start: time.Now(), Rows: -1,
+		hub: h, stages: st, orig: pool,
+	}
+	h.classify(r, pool)
+	if v, ok := db.Statement.Settings.Load(preloadParent); ok {
+		r.Parent, _ = v.(*Record)
+	}
+	return r
+}
+
+// reach notes the final SQL, once it is known.
+func (r *Record) reach(ctx context.Context, text string, args []any) {
+	r.reached = true
+	r.Context, r.SQL, r.Args = ctx, text, args
+	r.Text = sqltext.Analyze(text)
+	r.Access = r.hub.accessOf(ctx, r.Text, r.Where == Pooled)
+	r.findScope(ctx)
+}
+
+func (r *Record) findScope(ctx context.Context) {
+	if s := scope.From(ctx); s != nil && !s.Ended() {
+		r.Scope = s
+	}
+}
+
+// Hint returns what dbresolver's clauses on the statement ask for.
+func (r *Record) Hint() Hint { return hintOf(r.DB.Statement) }
+
+// Table is the table that the statement is about, as GORM or its text names it.
+func (r *Record) Table() string {
+	if t := r.DB.Statement.Table; t != "" && r.Chain != Direct {
+		return t
+	}
+	if r.Text != nil && len(r.Text.Writes) > 0 {
+		return r.Text.Writes[0].Name
+	}
+	if r.Text != nil && len(r.Text.Reads) > 0 {
+		return r.Text.Reads[0].Name
+	}
+	return ""
+}
+
+// finish ends the record: the attempt, an autocommit transaction, observers.
+// completed is false while a panic or Goexit unwinds.
+func (r *Record) finish(completed bool) {
+	if !r.done.CompareAndSwap(false, true) {
+		return
+	}
+	r.Duration = time.Since(r.Start)
+	r.endAttempt(r.Err)
+	if t := r.Txn; t != nil && t.Autocommit {
+		if completed && (r.rows == nil || r.Err != nil) {
+			t.end(autocommitOutcome(r.Err))
+		} else {
+			t.end(Unknown) // a panic, or Rows whose own error we do not see
+		}
+	}
+	if !r.reached && r.Outcome != Refused {
+		return
+	}
+	for _, o := range r.stages.observers {
+		o.Observe(r.Context, r)
+	}
+}
+
+// endAttempt tells the router that the attempt under way has ended.
+func (r *Record) endAttempt(err error) {
+	if node := r.routed; node != nil {
+		r.routed = nil
+		r.stages.router.Done(r, node, err, time.Since(r.attempt))
+	}
+}
+
+// Fork returns a copy of a read for use on another goroutine, after its caller
+// has gone: a detached flight or a refresh. Call Next on it, read the rows,
+// then Finish.
+func (r *Record) Fork(ctx context.Context) *Record {
+	f := &Record{
+		Chain: r.Chain, Where: r.Where, Access: r.Access, Background: true,
+		NeedPrimary: r.NeedPrimary, MinLSN: r.MinLSN,
+		DB: r.hub.root, Context: ctx, SQL: r.SQL, Args: r.Args, Text: r.Text, Scope: r.Scope, Parent: r.Parent,
+		Start: time.Now(), Rows: -1,
+		hub: r.hub, stages: r.stages, orig: r.orig, prepared: r.prepared, reached: true,
+	}
+	return f
+}
+
+// Finish ends a fork: n is the number of rows read, err what went wrong.
+func (r *Record) Finish(n int64, err error) {
+	r.Rows, r.Err = n, err
+	r.finish(true)
+}
+
+// asRow makes a *sql.Row of a result, which database/sql itself cannot.
+func (r *Record) asRow(ctx context.Context, rows *sql.Rows) *sql.Row {
+	src, err := replaySource(rows)
+	if err != nil {
+		return r.hub.Replay().ErrorRow(err)
+	}
+	return r.hub.Replay().Row(ctx, src)
+}

@@ -1,0 +1,83 @@
+package hook
+
+import (
+	"runtime"
+	"strings"
+	"sync"
+)
+
+// maxCallers bounds the stack that is kept; GORM's own frames for an
+// association are about fifteen.
+const maxCallers = 32
+
+// captureCallers keeps the stack of a statement whose record may be finished
+// elsewhere.
+func (r *Record) captureCallers() {
+	for _, o := range r.stages.observers {
+		if w, ok := o.(interface{ WantsCallers() bool }); ok && w.WantsCallers() {
+			r.Callers()
+			return
+		}
+	}
+}
+
+// Callers returns the program counters of the stack that runs the statement,
+// innermost first, captured at the first call: 350 ns and one allocation. Call
+// it from a stage, on the statement's goroutine.
+func (r *Record) Callers() []uintptr {
+	if r.callers == nil {
+		var pcs [maxCallers]uintptr
+		n := runtime.Callers(2, pcs[:])
+		r.callers = append(make([]uintptr, 0, n), pcs[:n]...)
+	}
+	return r.callers
+}
+
+// Site returns the program counter of the innermost frame that belongs to
+// neither GORM, database/sql, nor this plugin: the line that ran the statement.
+// Zero when there is none. It costs what Callers does, and resolves no symbol
+// that it has met before.
+func (r *Record) Site() uintptr {
+	for _, pc := range r.Callers() {
+		if !isPlumbing(pc) {
+			return pc
+		}
+	}
+	return 0
+}
+
+// SiteFrame resolves a program counter of Site for a report.
+func SiteFrame(pc uintptr) runtime.Frame {
+	frames := runtime.CallersFrames([]uintptr{pc})
+	f, _ := frames.Next()
+	return f
+}
+
+// plumbing remembers per program counter whether its function is not the
+// user's. A program has few, so the map stays small.
+var plumbing sync.Map // uintptr -> bool
+
+func isPlumbing(pc uintptr) bool {
+	if v, ok := plumbing.Load(pc); ok {
+		return v.(bool)
+	}
+	f := SiteFrame(pc)
+	p := plumbingFrame(f.Function, f.File)
+	plumbing.Store(pc, p)
+	return p
+}
+
+const module = "github.com/gorminfra/infra"
+
+func plumbingFrame(function, file string) bool {
+	if strings.HasSuffix(file, "_test.go") {
+		return false
+	}
+	for _, prefix := range []string{"gorm.io/", "database/sql.", "runtime.", "reflect.", "iter.", "slices."} {
+		if strings.HasPrefix(function, prefix) {
+			return true
+		}
+	}
+	rest, ours := strings.CutPrefix(function, module)
+	return ours && !strings.HasPrefix(rest, "/examples/") && !strings.HasPrefix(rest, "/bench/")
+}

@@ -1,0 +1,125 @@
+package hook
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+)
+
+// Gate is asked before anything is done for a statement. For the chains Create,
+// Update and Delete that is before GORM opens its default transaction, when the
+// SQL is not known yet; for the others the SQL is known and nothing has been
+// served. An error refuses the statement and is what the caller gets.
+type Gate interface {
+	Gate(ctx context.Context, r *Record) error
+}
+
+// Server may answer a statement of the chains Query and Row that runs outside
+// any transaction and on our own pool.
+type Server interface {
+	// Serves reports whether Serve shall be asked. It is called for each such
+	// statement and must be cheap.
+	Serves(r *Record) bool
+	// Serve returns the result. It calls r.Next to go on to a database.
+	Serve(ctx context.Context, r *Record) (*sql.Rows, error)
+}
+
+// Charger is asked before a statement of the chains Query and Row (and a
+// direct call of the pool) goes to a database. An error refuses the statement.
+type Charger interface {
+	Charge(ctx context.Context, r *Record) error
+}
+
+// Router chooses nodes.
+type Router interface {
+	// Route chooses the node for a statement outside transactions. It may set
+	// r.Reason, and wait no longer than ctx allows.
+	Route(ctx context.Context, r *Record) (*Node, error)
+	// Retry chooses another node after the attempt on r.Node failed with err, or
+	// returns nil. It is asked only while no row has been delivered, outside
+	// transactions, at most once for a statement.
+	Retry(ctx context.Context, r *Record, err error) *Node
+	// Done is called once for each attempt, when it has ended: for rows, when
+	// they have been read. d is the attempt's time.
+	Done(r *Record, node *Node, err error, d time.Duration)
+	// RouteTx chooses the node of a transaction. The end of the transaction is
+	// told to a TxnObserver.
+	RouteTx(ctx context.Context, opts *sql.TxOptions, hint Hint) (*Node, error)
+}
+
+// Observer receives each finished record: after the terminal callback, for the
+// Rows of a caller's own loop after their Close. Refused statements are among
+// them, dry runs and statements that GORM could not build are not. It must not
+// keep the record's DB; it runs on the caller's goroutine and must not block.
+type Observer interface {
+	Observe(ctx context.Context, r *Record)
+}
+
+// TxnObserver is told of transactions. Autocommit writes are transactions of
+// one statement.
+type TxnObserver interface {
+	// Begin is called when the transaction is open. Not for autocommit.
+	Begin(t *Txn)
+	// BeforeCommit is called before COMMIT is sent, and before an autocommit
+	// write is sent, if the transaction wrote. An error makes it a roll-back and
+	// is returned to the caller.
+	BeforeCommit(ctx context.Context, t *Txn) error
+	// Ended is called once, before the caller learns of the outcome.
+	Ended(t *Txn, outcome TxnOutcome)
+}
+
+// stages is an immutable snapshot of who takes part in what.
+type stages struct {
+	gates     []Gate
+	server    Server
+	chargers  []Charger
+	router    Router
+	observers []Observer
+	txns      []TxnObserver
+}
+
+func newStages(parts []any) (*stages, error) {
+	st := &stages{}
+	for _, p := range parts {
+		if g, ok := p.(Gate); ok {
+			st.gates = append(st.gates, g)
+		}
+		if s, ok := p.(Server); ok {
+			if st.server != nil {
+				return nil, errors.New("hook: two query caches on one *gorm.DB: use one of them")
+			}
+			st.server = s
+		}
+		if c, ok := p.(Charger); ok {
+			st.chargers = append(st.chargers, c)
+		}
+		if r, ok := p.(Router); ok {
+			if st.router != nil {
+				return nil, errors.New("hook: two resolvers on one *gorm.DB: use one of them")
+			}
+			st.router = r
+		}
+		if o, ok := p.(Observer); ok {
+			st.observers = append(st.observers, o)
+		}
+		if t, ok := p.(TxnObserver); ok {
+			st.txns = append(st.txns, t)
+		}
+	}
+	return st, nil
+}
+
+// Positioner is an optional ability of a Router.
+type Positioner interface {
+	// PositionAfter returns a WAL position of the primary that was read by a
+	// sample which started after t: every commit that had returned by t lies at
+	// or below it. It blocks for at most one probe interval or until ctx ends.
+	PositionAfter(ctx context.Context, t time.Time) (lsn uint64, err error)
+}
+
+// Positioner returns the router's ability to tell WAL positions, or nil.
+func (h *Hub) Positioner() Positioner {
+	p, _ := h.stages.Load().router.(Positioner)
+	return p
+}

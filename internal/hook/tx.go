@@ -1,0 +1,176 @@
+package hook
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"gorm.io/gorm"
+)
+
+// Tx is a transaction on one node whose end is told to the parts. It must not
+// have BeginTx, by which GORM would take it for a pool. A nil *Tx stands for a
+// transaction that could not begin.
+type Tx struct {
+	gorm.Tx // the physical one
+	txn     *Txn
+	hub     *Hub
+	stop    func() bool // takes back the watch of the context
+
+	prepared *gorm.PreparedStmtTX
+}
+
+var (
+	_ gorm.Tx             = (*Tx)(nil)
+	_ gorm.GetDBConnector = (*Tx)(nil)
+)
+
+func beginTx(ctx context.Context, st *stages, node *Node, pool gorm.ConnPool, opts *sql.TxOptions) (gorm.ConnPool, error) {
+	begun, err := beginOn(ctx, pool, opts)
+	if err != nil {
+		return (*Tx)(nil), err
+	}
+	physical, ok := begun.(gorm.Tx)
+	if !ok {
+		return (*Tx)(nil), gorm.ErrInvalidTransaction
+	}
+	t := &Tx{
+		Tx: physical, hub: node.hub,
+		txn: &Txn{Context: ctx, Node: node, ReadOnly: opts != nil && opts.ReadOnly, stages: st},
+	}
+	if len(st.txns) > 0 {
+		t.txn.begin()
+		if ctx.Done() != nil {
+			// database/sql rolls back by itself when the context ends, and a
+			// program need not call Rollback then.
+			t.stop = context.AfterFunc(ctx, func() { t.txn.cancelled() })
+		}
+	}
+	return t, nil
+}
+
+// Unwrap returns the *sql.Tx below, or nil.
+func (t *Tx) Unwrap() *sql.Tx {
+	if t == nil {
+		return nil
+	}
+	tx, _ := t.Tx.(*sql.Tx)
+	return tx
+}
+
+// direct notes what reaches the transaction without GORM's callbacks.
+func (t *Tx) direct(ctx context.Context, text string) {
+	r := Record{hub: t.hub, Where: InTxn, Txn: t.txn}
+	r.reach(ctx, text, nil)
+	_ = r.beforeWrite(ctx) // in a transaction it only notes
+}
+
+// ExecContext implements gorm.ConnPool.
+func (t *Tx) ExecContext(ctx context.Context, text string, args ...any) (sql.Result, error) {
+	if t == nil {
+		return nil, gorm.ErrInvalidTransaction
+	}
+	t.direct(ctx, text)
+	return t.Tx.ExecContext(ctx, text, args...)
+}
+
+// QueryContext implements gorm.ConnPool.
+func (t *Tx) QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
+	if t == nil {
+		return nil, gorm.ErrInvalidTransaction
+	}
+	t.direct(ctx, text)
+	return t.Tx.QueryContext(ctx, text, args...)
+}
+
+// QueryRowContext implements gorm.ConnPool. On a nil Tx it returns nil, since
+// there is nothing that could carry the error; GORM never calls it there.
+func (t *Tx) QueryRowContext(ctx context.Context, text string, args ...any) *sql.Row {
+	if t == nil {
+		return nil
+	}
+	t.direct(ctx, text)
+	return t.Tx.QueryRowContext(ctx, text, args...)
+}
+
+// PrepareContext implements gorm.ConnPool. The text counts as run: the
+// statement may be, without our seeing it.
+func (t *Tx) PrepareContext(ctx context.Context, text string) (*sql.Stmt, error) {
+	if t == nil {
+		return nil, gorm.ErrInvalidTransaction
+	}
+	t.direct(ctx, text)
+	return t.Tx.PrepareContext(ctx, text)
+}
+
+// StmtContext implements gorm.Tx.
+func (t *Tx) StmtContext(ctx context.Context, stmt *sql.Stmt) *sql.Stmt {
+	if t == nil {
+		return stmt
+	}
+	return t.Tx.StmtContext(ctx, stmt)
+}
+
+// GetDBConn returns the node's *sql.DB.
+func (t *Tx) GetDBConn() (*sql.DB, error) {
+	if t == nil {
+		return nil, gorm.ErrInvalidDB
+	}
+	return dbConnOf(t.txn.Node.physical)
+}
+
+// Commit commits. The parts are asked before, if the transaction wrote, and told
+// of the outcome before Commit returns. An error of a part rolls back.
+func (t *Tx) Commit() error {
+	if t == nil {
+		return gorm.ErrInvalidTransaction
+	}
+	t.unwatch()
+	if t.txn.startCommit() {
+		if err := t.txn.beforeCommit(t.txn.Context); err != nil {
+			err = errors.Join(err, ignoreDone(t.Tx.Rollback()))
+			t.txn.end(RolledBack)
+			return err
+		}
+	}
+	err := t.Tx.Commit()
+	t.txn.end(commitOutcome(err))
+	return err
+}
+
+// Rollback rolls back.
+func (t *Tx) Rollback() error {
+	if t == nil {
+		return gorm.ErrInvalidTransaction
+	}
+	t.unwatch()
+	err := t.Tx.Rollback()
+	t.txn.end(RolledBack)
+	return err
+}
+
+func (t *Tx) unwatch() {
+	if t.stop != nil {
+		t.stop()
+	}
+}
+
+func ignoreDone(err error) error {
+	if errors.Is(err, sql.ErrTxDone) {
+		return nil
+	}
+	return err
+}
+
+// target is where a statement in the transaction runs: with prepared
+// statements, through the node's own store. The store that GORM made belongs to
+// no node, and database/sql refuses another pool's statement.
+func (t *Tx) target(prepared bool) gorm.ConnPool {
+	if !prepared {
+		return t.Tx
+	}
+	if t.prepared == nil {
+		t.prepared = &gorm.PreparedStmtTX{Tx: t.Tx, PreparedStmtDB: t.txn.Node.store()}
+	}
+	return t.prepared
+}

@@ -1,0 +1,162 @@
+package hook
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/gorminfra/infra/internal/sqltext"
+)
+
+// maxTxnWrites bounds the statements a transaction remembers. Past it the
+// transaction counts as having written everything.
+const maxTxnWrites = 1024
+
+// Txn is a transaction as the parts see it.
+type Txn struct {
+	// Context is the context it was begun with.
+	Context context.Context
+	// Node is where it runs; for an autocommit write it is known at its end.
+	Node *Node
+	// ReadOnly: begun with sql.TxOptions{ReadOnly: true}.
+	ReadOnly bool
+	// Autocommit: a single write outside any transaction.
+	Autocommit bool
+	// Foreign: the statement ran on a pool or transaction that is not ours. When
+	// it commits is not known: count it as committed now, and trust no more.
+	Foreign bool
+
+	stages *stages
+
+	mu     sync.Mutex // guards the rest
+	state  txnState
+	writes []*sqltext.Statement
+	values map[any]any
+}
+
+type txnState uint8
+
+const (
+	txnOpen txnState = iota
+	txnCommitting
+	txnEnded
+)
+
+// TxnOutcome is how a transaction ended.
+type TxnOutcome uint8
+
+// The outcomes. Unknown: COMMIT was sent and its answer lost; it may have
+// happened.
+const (
+	Committed TxnOutcome = iota
+	RolledBack
+	Unknown
+)
+
+var txnOutcomeNames = [...]string{"committed", "rolled_back", "unknown"}
+
+func (o TxnOutcome) String() string { return txnOutcomeNames[o] }
+
+// Wrote reports whether the transaction may have changed anything.
+func (t *Txn) Wrote() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.writes) > 0
+}
+
+// Writes returns the statements that may have changed something, each text
+// once, also those of savepoints that were rolled back. The slice is the
+// caller's.
+func (t *Txn) Writes() []*sqltext.Statement {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.writes)
+}
+
+// Value returns what a part keeps with the transaction under key, or nil.
+func (t *Txn) Value(key any) any {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.values[key]
+}
+
+// SetValue keeps v with the transaction under key, a part's own type.
+func (t *Txn) SetValue(key, v any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.values == nil {
+		t.values = make(map[any]any, 2)
+	}
+	t.values[key] = v
+}
+
+func (t *Txn) note(text *sqltext.Statement) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if slices.Contains(t.writes, text) {
+		return
+	}
+	if len(t.writes) >= maxTxnWrites {
+		text = unreadable
+		if slices.Contains(t.writes, text) {
+			return
+		}
+	}
+	t.writes = append(t.writes, text)
+}
+
+// unreadable is a write to everything.
+var unreadable = sqltext.Parse("?")
+
+func (t *Txn) begin() {
+	for _, o := range t.stages.txns {
+		o.Begin(t)
+	}
+}
+
+// startCommit reports whether the parts have to be asked: not when the
+// transaction has ended already, and COMMIT will only say so.
+func (t *Txn) startCommit() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.state != txnOpen {
+		return false
+	}
+	t.state = txnCommitting
+	return len(t.writes) > 0
+}
+
+func (t *Txn) beforeCommit(ctx context.Context) error {
+	for _, o := range t.stages.txns {
+		if err := o.BeforeCommit(ctx, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cancelled is called when the context has ended. A COMMIT under way decides
+// itself.
+func (t *Txn) cancelled() {
+	t.mu.Lock()
+	open := t.state == txnOpen
+	t.mu.Unlock()
+	if open {
+		t.end(RolledBack)
+	}
+}
+
+// end tells the parts once. Only a commit that succeeds although the context's
+// end was taken for a roll-back is told after that: a nil from COMMIT wins.
+func (t *Txn) end(outcome TxnOutcome) {
+	t.mu.Lock()
+	ended := t.state == txnEnded
+	t.state = txnEnded
+	t.mu.Unlock()
+	if ended && outcome != Committed {
+		return
+	}
+	for _, o := range t.stages.txns {
+		o.Ended(t, outcome)
+	}
+}
