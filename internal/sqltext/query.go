@@ -1,0 +1,476 @@
+package sqltext
+
+// queryStart reports whether the token n places on begins a query or a statement
+// that may stand in parentheses.
+func (p *parser) queryStart(n int) bool {
+	after := p.at(n + 1)
+	switch p.at(n).kw {
+	case kwSelect, kwWith, kwTable:
+		return true
+	case kwValues:
+		return after.kind == kLParen || after.kind == kWord
+	case kwInsert, kwMerge, kwReplace:
+		return after.kind == kWord && after.kw != kwAs
+	case kwDelete, kwUpdate:
+		return after.kind == kWord || after.kind == kQuoted
+	}
+	return false
+}
+
+// query reads a query with its CTEs up to its closing parenthesis, semicolon or
+// the text's end. top is for the outermost one.
+func (p *parser) query(top bool) Operation {
+	if p.cur().kw != kwWith {
+		return p.queryBody(top)
+	}
+	p.next()
+	recursive := p.accept(kwRecursive)
+	if p.ctes == nil {
+		p.ctes = make(map[string]int)
+	}
+	var names []string
+	reads := len(p.st.Reads)
+	for !p.failed {
+		if !atName(p.cur()) {
+			p.failed = true
+			break
+		}
+		name := p.ident(p.cur())
+		p.next()
+		p.skipParens()
+		if !p.accept(kwAs) {
+			p.failed = true
+			break
+		}
+		p.accept(kwNot)
+		p.accept(kwMaterialized)
+		if p.cur().kind != kLParen {
+			p.failed = true
+			break
+		}
+		p.paren()
+		// A CTE is in sight of those after it; its own body still means the table.
+		names = append(names, name)
+		p.ctes[name]++
+		p.searchOrCycle()
+		if p.cur().kind != kComma {
+			break
+		}
+		p.next()
+	}
+	if recursive {
+		// There the bodies see all names, also their own and later ones.
+		kept := p.st.Reads[:reads]
+		for _, t := range p.st.Reads[reads:] {
+			if t.Schema != "" || p.ctes[t.Name] == 0 {
+				kept = append(kept, t)
+			}
+		}
+		p.st.Reads = kept
+	}
+	op := Unknown
+	if !p.failed {
+		op = p.queryBody(top)
+	}
+	for _, name := range names {
+		p.ctes[name]--
+	}
+	return op
+}
+
+// searchOrCycle steps over SEARCH … SET … and CYCLE … SET … of a recursive CTE.
+func (p *parser) searchOrCycle() {
+	for !p.queryStart(0) {
+		switch t := p.cur(); {
+		case t.kind == kWord || t.kind == kQuoted || t.kind == kString || t.kind == kNumber:
+		case t.kind == kComma && !p.cteAhead():
+		default:
+			return
+		}
+		p.next()
+	}
+}
+
+// cteAhead reports whether after the comma at hand comes "name AS (" or
+// "name (columns) AS (", rather than another column of a SEARCH clause.
+func (p *parser) cteAhead() bool {
+	after := p.at(2)
+	return after.kind == kLParen || after.kw == kwAs
+}
+
+// queryBody reads what follows the CTEs.
+func (p *parser) queryBody(top bool) Operation {
+	switch p.cur().kw {
+	case kwSelect, kwValues:
+		p.clauses(clauseState{top: top, selecting: true})
+		return Select
+	case kwTable:
+		p.clauses(clauseState{top: top, selecting: true})
+		return Select
+	case kwInsert, kwReplace:
+		return p.insert(top)
+	case kwUpdate:
+		return p.update(top)
+	case kwDelete:
+		return p.delete(top)
+	case kwMerge:
+		return p.merge()
+	}
+	if p.cur().kind == kLParen {
+		p.compound = p.compound || top
+		p.paren()
+		p.clauses(clauseState{top: top, selecting: true})
+		return Select
+	}
+	p.failed = true
+	return Unknown
+}
+
+// paren reads a parenthesis: a query, or any expression.
+func (p *parser) paren() {
+	if !p.enter() {
+		return
+	}
+	p.next()
+	if p.queryStart(0) {
+		p.query(false)
+	} else {
+		p.clauses(clauseState{inner: true})
+	}
+	p.closeParen()
+	p.depth--
+}
+
+func (p *parser) closeParen() {
+	if p.cur().kind != kRParen {
+		p.failed = true
+		return
+	}
+	p.next()
+}
+
+// clauseState is where a run of clauses stands.
+type clauseState struct {
+	top       bool     // the outermost query
+	selecting bool     // a SELECT, whose INTO names a table
+	inner     bool     // an expression in parentheses: FROM is a word there, as in extract()
+	using     bool     // USING opens a list of tables: DELETE and MERGE
+	from      bool     // inside a FROM
+	list      bool     // inside the select list
+	sink      *[]Table // where tables of the FROM go; nil is Reads
+}
+
+// clauses reads clauses and expressions up to a closing parenthesis, a semicolon
+// or the text's end, none of which it takes.
+func (p *parser) clauses(s clauseState) {
+	for !p.failed {
+		t := p.cur()
+		switch t.kind {
+		case kEOF, kRParen, kSemi:
+			p.endWhere(s.top)
+			return
+		case kLParen:
+			p.paren()
+		case kComma:
+			p.next()
+			if s.from {
+				p.fromItem(&s)
+			}
+		case kCast:
+			p.next()
+			p.pos = typeEnd(p.text, p.toks, p.pos)
+		case kString:
+			p.st.Unstable = p.st.Unstable || movingTime(p.src(t))
+			p.next()
+		case kQuoted:
+			p.name(&s)
+		case kWord:
+			if t.kw == kwNone || t.kw == kwPlain && t.flags&fClause == 0 || !p.keyword(&s, t) {
+				p.name(&s)
+			}
+		default:
+			p.next()
+		}
+	}
+}
+
+// keyword handles the keyword t, or reports that it means nothing here.
+func (p *parser) keyword(s *clauseState, t *token) bool {
+	if t.kw == kwFrom && (s.inner || p.distinctFrom()) {
+		p.next()
+		return true
+	}
+	if t.flags&fClause != 0 && t.kw != kwSet {
+		p.endWhere(s.top)
+	}
+	switch t.kw {
+	case kwFrom:
+		p.next()
+		s.from, s.list, s.sink = true, false, nil
+		p.fromItem(s)
+	case kwJoin:
+		p.next()
+		if s.from {
+			p.fromItem(s)
+		}
+	case kwUsing:
+		p.next()
+		if s.using {
+			s.using, s.from, s.sink = false, true, nil
+			p.fromItem(s)
+		} else if s.from && p.cur().kind == kLParen {
+			p.skipParens()
+		}
+	case kwSelect:
+		p.next()
+		s.inner, s.from, s.list, s.selecting, s.sink = false, false, true, true, nil
+	case kwTable:
+		p.next()
+		s.inner = false
+		p.accept(kwOnly)
+		p.fromItem(s)
+	case kwWhere:
+		p.next()
+		s.from = false
+		if s.top && !s.inner && p.whereFrom < 0 {
+			p.whereFrom, p.whereTo = p.pos, -1
+		}
+	case kwAs:
+		p.next()
+		if k := p.cur(); k.kind == kWord {
+			p.pos = typeEnd(p.text, p.toks, p.pos) // an alias, or the type of a CAST
+		}
+	case kwUnion, kwIntersect, kwExcept:
+		p.next()
+		s.from, s.list = false, false
+		p.compound = p.compound || s.top
+	case kwGroup:
+		p.next()
+		s.from, s.list = false, false
+		if s.top && p.cur().kw == kwBy {
+			p.st.Aggregate = true
+		}
+	case kwLimit, kwFetch:
+		p.next()
+		s.from = false
+		p.st.Limit = p.st.Limit || s.top && !s.inner
+	case kwHaving, kwWindow, kwOrder, kwOffset, kwReturning, kwSet:
+		p.next()
+		s.from, s.list = false, false
+	case kwFor:
+		p.next()
+		p.lockClause()
+		if !s.inner {
+			s.from = false
+		}
+	case kwLock:
+		if p.at(1).kw != kwIn {
+			return false
+		}
+		p.endWhere(s.top)
+		p.next()
+		p.st.Locking = true
+	case kwInto:
+		p.next()
+		s.list = false
+		if s.selecting && !s.inner {
+			p.selectInto()
+		}
+	case kwCurrent:
+		p.st.Unstable = true
+		p.next()
+	case kwTablesample:
+		p.st.Unstable = true
+		p.next()
+	default:
+		return false
+	}
+	return true
+}
+
+// distinctFrom reports whether the FROM at hand belongs to IS [NOT] DISTINCT FROM.
+func (p *parser) distinctFrom() bool {
+	i := p.pos
+	if i < 2 || p.toks[i-1].kw != kwDistinct {
+		return false
+	}
+	before := p.toks[i-2].kw
+	return before == kwIs || before == kwNot
+}
+
+func (p *parser) endWhere(top bool) {
+	if top && p.whereFrom >= 0 && p.whereTo < 0 {
+		p.whereTo = p.pos
+	}
+}
+
+// lockClause reads after FOR.
+func (p *parser) lockClause() {
+	switch p.cur().kw {
+	case kwUpdate, kwShare:
+		p.st.Locking = true
+	case kwNo: // KEY UPDATE
+		p.st.Locking = p.st.Locking || p.at(1).kw == kwKey
+	case kwKey: // SHARE
+		p.st.Locking = p.st.Locking || p.at(1).kw == kwShare
+	}
+}
+
+// selectInto reads after the INTO of a SELECT.
+func (p *parser) selectInto() {
+	p.st.writes = true
+	switch {
+	case p.accept(kwTemporary):
+		p.st.Session = true
+	case p.accept(kwUnlogged):
+	}
+	p.accept(kwTable)
+	if !atName(p.cur()) { // MySQL's INTO @variable and INTO OUTFILE
+		p.st.Opaque = true
+		return
+	}
+	if t, ok := p.tableName(); ok {
+		p.st.Writes = append(p.st.Writes, t)
+	}
+}
+
+// name reads a column, a function call or a word without meaning.
+func (p *parser) name(s *clauseState) {
+	parts := 1
+	for p.at(1).kind == kDot && (p.at(2).kind == kWord || p.at(2).kind == kQuoted) {
+		p.next()
+		p.next()
+		parts++
+	}
+	last := p.cur()
+	p.next()
+	if p.cur().kind != kLParen || parts == 1 && last.flags&fNoCall != 0 {
+		return
+	}
+	schema := ""
+	if parts > 1 {
+		schema = p.ident(&p.toks[p.pos-3])
+	}
+	aggregate := p.function(schema, last)
+	p.paren()
+	if aggregate && s.top && s.list && !(p.cur().kind == kWord && isWord(p.src(p.cur()), "OVER")) {
+		p.st.Aggregate = true
+	}
+}
+
+// fromItem reads one item of a FROM with its alias.
+func (p *parser) fromItem(s *clauseState) {
+	if s.top {
+		p.items++
+	}
+	for p.accept(kwLateral) || p.accept(kwOnly) {
+	}
+	if p.cur().kw == kwRows && p.at(1).kw == kwFrom {
+		p.next()
+		p.next()
+	}
+	t := p.cur()
+	if t.kind == kLParen {
+		if s.top {
+			p.items++ // whatever it holds is not one plain table
+		}
+		p.fromParen(s)
+		p.fromAlias(s)
+		return
+	}
+	if !atName(t) && t.flags&fNoCall != 0 || t.kind != kWord && t.kind != kQuoted {
+		p.failed = true
+		return
+	}
+	// A function, also one whose name is reserved, such as left() or current_date.
+	n := 1
+	for p.at(n).kind == kDot {
+		n += 2
+	}
+	if p.at(n).kind == kLParen && p.at(n-1).flags&fNoCall == 0 && (s.sink == nil) {
+		if s.top {
+			p.items++
+		}
+		p.name(&clauseState{})
+		p.fromAlias(s)
+		return
+	}
+	if t.kw == kwCurrent && t.flags&fSoft == 0 {
+		p.st.Unstable = true
+		p.next()
+		p.fromAlias(s)
+		return
+	}
+	if t.kw == kwCurrent { // a table called user in SQLite or MySQL; Postgres means the function
+		p.st.Unstable = true
+		p.st.Reads = append(p.st.Reads, Table{Name: foldLower(p.src(t))})
+		p.next()
+		p.fromAlias(s)
+		return
+	}
+	table, ok := p.tableName()
+	if !ok {
+		return
+	}
+	if s.sink != nil {
+		*s.sink = append(*s.sink, table)
+	} else if table.Schema != "" || p.ctes == nil || p.ctes[table.Name] == 0 {
+		p.st.Reads = append(p.st.Reads, table)
+	} else if s.top {
+		p.items++ // a CTE is no table
+	}
+	if s.top {
+		p.single = table
+	}
+	if p.cur().kind == kOp && p.src(p.cur()) == "*" {
+		p.next()
+	}
+	p.fromAlias(s)
+}
+
+// fromParen reads a parenthesis in a FROM: a subquery or joined tables.
+func (p *parser) fromParen(s *clauseState) {
+	if !p.enter() {
+		return
+	}
+	p.next()
+	if p.queryStart(0) {
+		p.query(false)
+	} else {
+		inner := clauseState{from: true, sink: s.sink}
+		p.fromItem(&inner)
+		p.clauses(inner)
+	}
+	p.closeParen()
+	p.depth--
+}
+
+// fromAlias reads what may follow an item: alias, columns, WITH ORDINALITY.
+func (p *parser) fromAlias(s *clauseState) {
+	if p.failed {
+		return
+	}
+	if p.cur().kw == kwWith && p.at(1).kw == kwOrdinality {
+		p.next()
+		p.next()
+	}
+	as := p.accept(kwAs)
+	t := p.cur()
+	if t.kw == kwLock && p.at(1).kw == kwIn {
+		return
+	}
+	if t.kind == kQuoted || t.kind == kWord && (as || t.flags&fReserved == 0) {
+		if s.top {
+			p.alias = p.ident(t)
+		}
+		p.next()
+		as = true
+	}
+	if as && s.sink == nil {
+		p.skipParens()
+	}
+	if p.accept(kwTablesample) {
+		p.st.Unstable = true
+		p.next()
+	}
+}
