@@ -40,7 +40,7 @@ func newNode(c *Cluster, name string, settings map[string]string) (*Node, error)
 		dir: c.folder.path, logPath: filepath.Join(c.folder.path, name+".log"), cred: c.cred,
 		// An immediate shutdown: the postmaster takes its children along.
 		deathSig: syscall.SIGQUIT,
-		frozen:   childrenOf,
+		children: childrenOf,
 	}
 	// A node without an upstream points at itself: it never connects.
 	n.link, err = StartProxy(n.Addr())

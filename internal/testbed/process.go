@@ -26,7 +26,7 @@ type process struct {
 	logPath  string // standard output and error, appended
 	cred     *syscall.Credential
 	deathSig syscall.Signal      // sent by the kernel when this process dies (Linux)
-	frozen   func(pid int) []int // further processes to freeze with pid, nil for none
+	children func(pid int) []int // the processes to freeze with pid, nil for none
 
 	mu   sync.Mutex // guards the fields below
 	cmd  *exec.Cmd  // nil while not running
@@ -92,22 +92,17 @@ func (p *process) alive() bool {
 }
 
 // stop sends sig, waits for the end, and kills after killAfter. A frozen
-// process is thawed first unless it is to be killed. Stopping what does not
-// run is no error.
+// process is thawed, for it could not act on sig. Stopping what does not run is
+// no error.
 func (p *process) stop(sig syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.running() {
 		return nil
 	}
-	var group []int
-	if sig == syscall.SIGKILL && p.frozen != nil {
-		group = p.frozen(p.cmd.Process.Pid)
-	}
 	if err := p.cmd.Process.Signal(sig); err != nil && p.running() {
 		return fmt.Errorf("testbed: stop %s: %w", p.name, err)
 	}
-	signalAll(group, sig)
 	p.thawLocked()
 	timer := time.NewTimer(killAfter)
 	defer timer.Stop()
@@ -143,10 +138,12 @@ func (p *process) freeze() error {
 	for !isStopped(pid) && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}
-	if p.frozen != nil {
-		children := p.frozen(pid)
-		signalAll(children, syscall.SIGSTOP)
-		p.held = append(p.held, children...)
+	if p.children != nil {
+		for _, child := range p.children(pid) {
+			if syscall.Kill(child, syscall.SIGSTOP) == nil { // else it has just ended
+				p.held = append(p.held, child)
+			}
+		}
 	}
 	return nil
 }
@@ -168,15 +165,9 @@ func (p *process) thawLocked() {
 	p.held = nil
 }
 
-func signalAll(pids []int, sig syscall.Signal) {
-	for _, pid := range pids {
-		_ = syscall.Kill(pid, sig) // it may have ended since it was listed
-	}
-}
-
 // log returns the last lines that the program wrote.
 func (p *process) log() string {
-	const lines = 20
+	const lines = 40
 	b, err := os.ReadFile(filepath.Clean(p.logPath))
 	if err != nil {
 		return err.Error()

@@ -33,13 +33,15 @@ type proxyConn struct {
 
 // run forwards until both sides have ended, or one has failed.
 func (c *proxyConn) run() {
-	defer c.reset()
+	defer c.cancel()
+	defer c.client.Close()
 	if !c.proxy.pass(c.ctx, ToServer) { // a black hole swallows the handshake too
 		return
 	}
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(c.ctx, "tcp", c.target)
 	if err != nil {
+		c.reset() // the nearest to a refusal after Accept
 		return
 	}
 	server := conn.(*net.TCPConn)
@@ -158,8 +160,10 @@ func (c *proxyConn) write(d Direction, dst io.Writer, p packet) bool {
 			return true
 		}
 	}
+	// Counted first, so that whoever has received a byte finds it counted.
+	c.proxy.bytes[d].Add(int64(len(p.data)))
 	n, err := dst.Write(p.data)
-	c.proxy.bytes[d].Add(int64(n))
+	c.proxy.bytes[d].Add(int64(n - len(p.data)))
 	return err == nil || (d == ToClient && c.halfClosed.Load())
 }
 

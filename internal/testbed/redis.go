@@ -1,11 +1,15 @@
 package testbed
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -26,7 +30,7 @@ type Redis struct {
 	name  string
 	port  int
 	proc  *process
-	close func() error
+	close func() error // nil for a member of a group
 }
 
 // StartRedis starts a single Redis and waits until it answers; about 20 ms.
@@ -47,9 +51,25 @@ func StartRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 	return r, nil
 }
 
-// newRedis prepares a server in f; an argument in settings with the name of a
-// default replaces it.
+// newRedis prepares a data server in f.
 func newRedis(f *folder, name string, settings map[string]string) (*Redis, error) {
+	r, err := newRedisProcess(f, name)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]string{
+		"port": strconv.Itoa(r.port), "bind": "127.0.0.1", "dir": f.path, "dbfilename": name + ".rdb",
+		"save": "", "appendonly": "no", "repl-diskless-sync": "yes", "repl-diskless-sync-delay": "0",
+	}
+	maps.Copy(all, settings)
+	for k, v := range all {
+		r.proc.args = append(r.proc.args, "--"+k, v)
+	}
+	return r, nil
+}
+
+// newRedisProcess is what a data server and a sentinel have in common.
+func newRedisProcess(f *folder, name string) (*Redis, error) {
 	bin, err := redisBinary()
 	if err != nil {
 		return nil, err
@@ -58,19 +78,9 @@ func newRedis(f *folder, name string, settings map[string]string) (*Redis, error
 	if err != nil {
 		return nil, err
 	}
-	args := []string{
-		"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", f.path, "--save", "", "--appendonly", "no",
-		"--dbfilename", name + ".rdb", "--daemonize", "no", "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0",
-	}
-	for k, v := range settings { // the last of two equal directives counts
-		args = append(args, "--"+k, v)
-	}
-	r := &Redis{name: name, port: port, close: func() error { return nil }}
-	r.proc = &process{
-		name: name, path: bin, args: args, dir: f.path, logPath: filepath.Join(f.path, name+".log"),
-		deathSig: syscall.SIGKILL,
-	}
-	return r, nil
+	return &Redis{name: name, port: port, proc: &process{
+		name: name, path: bin, dir: f.path, logPath: filepath.Join(f.path, name+".log"), deathSig: syscall.SIGKILL,
+	}}, nil
 }
 
 // Name returns the server's name within its group, "redis" for a single one.
@@ -88,15 +98,35 @@ func (r *Redis) Start(ctx context.Context) error {
 	if err := r.proc.start(); err != nil {
 		return err
 	}
-	return r.with(ctx, func(ctx context.Context, c *redis.Client) error {
-		return until(ctx, r.name+" to answer", func(ctx context.Context) (bool, error) {
-			if !r.proc.alive() {
-				return false, fatalError{fmt.Errorf("it ended; log: %s", r.Log())}
-			}
-			err := c.Ping(ctx).Err()
-			return err == nil, err
-		})
+	return until(ctx, r.name+" to answer", func(ctx context.Context) (bool, error) {
+		if !r.proc.alive() {
+			return false, fatalError{fmt.Errorf("it ended; log: %s", r.Log())}
+		}
+		err := r.ping(ctx)
+		return err == nil, err
 	})
+}
+
+// ping does without a client: a client holds back after dials that fail, and
+// while a server starts they do.
+func (r *Redis) ping(ctx context.Context) error {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", r.Addr())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if t, ok := ctx.Deadline(); ok {
+		_ = conn.SetDeadline(t)
+	}
+	if _, err := conn.Write([]byte("PING\r\n")); err != nil {
+		return err
+	}
+	reply, err := bufio.NewReader(conn).ReadString('\n')
+	if err == nil && reply != "+PONG\r\n" {
+		err = errors.New(strings.TrimSpace(reply))
+	}
+	return err
 }
 
 // Stop shuts the server down in an orderly way (SIGTERM).
@@ -139,9 +169,14 @@ func (r *Redis) ClientKill(ctx context.Context) (killed int, err error) {
 	return killed, err
 }
 
-// Close stops the server and removes its files. It is idempotent. A member of
-// a group is closed by the group.
-func (r *Redis) Close() error { return r.close() }
+// Close stops the server and removes its files. It is idempotent. On a member
+// of a group it only kills the server: the files are the group's.
+func (r *Redis) Close() error {
+	if r.close == nil {
+		return r.Kill()
+	}
+	return r.close()
+}
 
 // Do sends one command on a connection of its own.
 func (r *Redis) Do(ctx context.Context, args ...any) (reply any, err error) {
@@ -157,7 +192,8 @@ func (r *Redis) with(ctx context.Context, f func(context.Context, *redis.Client)
 	ctx, cancel := limited(ctx)
 	defer cancel()
 	c := redis.NewClient(&redis.Options{
-		Addr: r.Addr(), PoolSize: 1, MaxRetries: -1, ContextTimeoutEnabled: true, Protocol: 2, DisableIdentity: true,
+		Addr: r.Addr(), PoolSize: 1, MaxRetries: -1, DialerRetries: 1,
+		ContextTimeoutEnabled: true, Protocol: 2, DisableIdentity: true,
 	})
 	err := f(ctx, c)
 	_ = c.Close()

@@ -64,14 +64,23 @@ func (n *Node) Promote(ctx context.Context) error {
 	return err
 }
 
-// Follow points a running replica at another upstream and waits until it
-// streams from there. It must not have replayed more than the upstream had
+// Follow points a running replica at another upstream, ends a cut of its
+// receiver, and waits until it streams from there. The replica must not have replayed more than the upstream had
 // when their timelines parted; where it may have, use [Node.RestartAsStandby].
 func (n *Node) Follow(ctx context.Context, of *Node) error {
-	if err := n.link.SetTarget(of.Addr()); err != nil {
-		return err
-	}
-	return n.waitStreaming(ctx)
+	return n.with(ctx, "", func(conn *pgx.Conn) error {
+		// The view shows the old receiver for a moment after its connection
+		// has ended, so wait for another one.
+		var old int
+		if err := conn.QueryRow(ctx, "SELECT coalesce((SELECT pid FROM pg_stat_wal_receiver), 0)").Scan(&old); err != nil {
+			return err
+		}
+		if err := errors.Join(n.link.SetTarget(of.Addr()), n.link.Restore()); err != nil {
+			return err
+		}
+		return untilTrue(ctx, conn, n.name+" to stream from "+of.name,
+			"SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming' AND pid <> $1)", old)
+	})
 }
 
 // RestartAsStandby throws a node's data away and starts it as a replica of
@@ -134,8 +143,6 @@ func (n *Node) WaitReplayed(ctx context.Context, lsn string) error {
 
 func (n *Node) waitStreaming(ctx context.Context) error {
 	return n.with(ctx, "", func(conn *pgx.Conn) error {
-		// Only a connection that still exists counts: after a cut the view
-		// shows the old receiver for a moment.
 		return untilTrue(ctx, conn, n.name+" to stream",
 			"SELECT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')")
 	})

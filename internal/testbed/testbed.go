@@ -192,6 +192,22 @@ func NewRedis(tb TB, cfg RedisConfig) *Redis {
 	return start(tb, StartRedis, cfg)
 }
 
+// NewRedisCluster starts a Redis Cluster for one test and closes it when the
+// test ends.
+func NewRedisCluster(tb TB, cfg RedisClusterConfig) *RedisCluster {
+	tb.Helper()
+	RequireRedis(tb)
+	return start(tb, StartRedisCluster, cfg)
+}
+
+// NewRedisSentinel starts Redis under Sentinel for one test and closes it when
+// the test ends.
+func NewRedisSentinel(tb TB, cfg RedisSentinelConfig) *RedisSentinel {
+	tb.Helper()
+	RequireRedis(tb)
+	return start(tb, StartRedisSentinel, cfg)
+}
+
 // NewProxy starts a proxy for one test and closes it when the test ends.
 func NewProxy(tb TB, target string) *Proxy {
 	tb.Helper()
