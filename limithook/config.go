@@ -1,0 +1,247 @@
+package limithook
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Config says what is limited and where the count is kept. The zero value
+// limits nothing.
+type Config struct {
+	// PerUser is the limit of each identity (see [WithUser]); zero: none.
+	PerUser Limit
+	// Global is the limit of all requests together; zero: none.
+	Global Limit
+
+	// Redis shares the limits between processes. Nil counts in memory, for a
+	// single process. The caller owns and closes it. A server with an
+	// evicting maxmemory policy can lose windows: give the limits one of
+	// their own where that matters.
+	Redis redis.UniversalClient
+	// Name sets the limits of one application apart from those of another on
+	// the same Redis. Default "default".
+	Name string
+
+	// Anonymous is the identity that requests without one share. Empty: they
+	// are held to the global limit alone. It never meets a user of that name.
+	Anonymous string
+
+	// OnRedisFailure decides while Redis does not answer. Default [Local].
+	OnRedisFailure Mode
+	// Timeout bounds how long a decision may wait for Redis, whatever the
+	// timeouts of the client; then OnRedisFailure applies. Default 50 ms.
+	Timeout time.Duration
+	// Instances is the number of processes that share Redis. [Local] gives
+	// each its part of the limits. Default 1: each takes the whole.
+	Instances int
+
+	// Count says which statements are charged. Default [DatabaseStatements].
+	Count Counted
+	// Identity finds whom an HTTP request belongs to; empty: nobody. Nil: the
+	// application calls [WithUser] itself.
+	Identity func(*http.Request) string
+
+	// Lease lets one round trip to Redis pay for several decisions.
+	Lease Lease
+	// MaxKeys bounds the identities held in memory, about 100 bytes and 8 per
+	// admission in the window each. With Redis it bounds a cache and loses
+	// nothing. Without, identities above it share one log until there is
+	// room: such users may be refused early, never admitted too often.
+	// Default 65,536.
+	MaxKeys int
+
+	// Logger receives the changes between Redis and OnRedisFailure. Default
+	// [slog.Default].
+	Logger *slog.Logger
+	// Disabled admits everything and counts nothing.
+	Disabled bool
+}
+
+// Limit admits at most Max in every trailing Window. The zero value means no
+// limit; it is not possible to admit nothing.
+type Limit struct {
+	Max    int           // 1 to 2^31
+	Window time.Duration // 1 ms to 366 days; a part of a microsecond counts as a whole one
+}
+
+// PerSecond limits to n a second.
+func PerSecond(n int) Limit { return Limit{n, time.Second} }
+
+// PerMinute limits to n a minute.
+func PerMinute(n int) Limit { return Limit{n, time.Minute} }
+
+// Per limits to n in each window of length d.
+func Per(n int, d time.Duration) Limit { return Limit{n, d} }
+
+// IsZero reports whether there is no limit.
+func (l Limit) IsZero() bool { return l == Limit{} }
+
+// String returns the limit as "100 per 1m0s".
+func (l Limit) String() string {
+	if l.IsZero() {
+		return "none"
+	}
+	return fmt.Sprintf("%d per %v", l.Max, l.Window)
+}
+
+// Mode decides while Redis does not answer.
+type Mode uint8
+
+const (
+	// Local counts in this process and holds it to its part of the limits:
+	// Max divided by [Config.Instances], at least 1. The count starts empty,
+	// so a window in which Redis is lost or comes back can see up to 2 Max.
+	Local Mode = iota
+	// Open admits.
+	Open
+	// Closed refuses, with an [Error] that matches [ErrUnavailable].
+	Closed
+)
+
+func (m Mode) String() string {
+	switch m {
+	case Local:
+		return "local"
+	case Open:
+		return "open"
+	case Closed:
+		return "closed"
+	}
+	return fmt.Sprintf("Mode(%d)", uint8(m))
+}
+
+// Counted says which statements are charged.
+type Counted uint8
+
+const (
+	// DatabaseStatements charges the statements that reach a database; one
+	// answered from a cache is free. Preloads and the statements of
+	// associations are statements like others.
+	DatabaseStatements Counted = iota
+	// AllStatements charges those answered from a cache too.
+	AllStatements
+)
+
+func (c Counted) String() string {
+	switch c {
+	case DatabaseStatements:
+		return "database"
+	case AllStatements:
+		return "all"
+	}
+	return fmt.Sprintf("Counted(%d)", uint8(c))
+}
+
+// Lease lets a process draw several admissions from Redis at once and spend
+// them without asking again.
+//
+// The limit stays exact: what is leased is charged as if it were spent at the
+// last instant at which it may be, so it leaves the window up to For later
+// than it would have. What is not spent by then is lost until its window has
+// passed; it is given back on [Limiter.Close]. The size of a lease doubles
+// while leases are used up, halves when one expires, never exceeds a
+// sixteenth of what remains, and so is one near the limit and for limits
+// below 16.
+type Lease struct {
+	// Max is the most that one lease holds, 1 to 1024. 1 turns leases off.
+	// Default 16.
+	Max int
+	// For is how long a lease can be spent, at most half of the shortest
+	// window. Default a 64th of the window and at most a second. Below 5 ms,
+	// which is hardly more than the round trip, there is no lease.
+	For time.Duration
+}
+
+const (
+	defaultTimeout = 50 * time.Millisecond
+	defaultMaxKeys = 1 << 16
+	defaultLease   = 16
+	maxLease       = 1024
+	maxMax         = 1 << 31
+	minWindow      = time.Millisecond
+	maxWindow      = 366 * 24 * time.Hour
+	minLeaseFor    = 5 * time.Millisecond
+)
+
+// withDefaults returns a copy in which every default is spelled out.
+func (c Config) withDefaults() Config {
+	if c.Name == "" {
+		c.Name = "default"
+	}
+	if c.Timeout == 0 {
+		c.Timeout = defaultTimeout
+	}
+	if c.Instances == 0 {
+		c.Instances = 1
+	}
+	if c.Lease.Max == 0 {
+		c.Lease.Max = defaultLease
+	}
+	if c.MaxKeys == 0 {
+		c.MaxKeys = defaultMaxKeys
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+// Validate reports every fault of the configuration at once.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(field string, value any, rule string) {
+		errs = append(errs, fmt.Errorf("limithook: %s is %v: %s", field, value, rule))
+	}
+	shortest := time.Duration(math.MaxInt64)
+	for _, l := range []struct {
+		field string
+		Limit
+	}{{"PerUser", c.PerUser}, {"Global", c.Global}} {
+		if l.IsZero() {
+			continue
+		}
+		if l.Max < 1 || int64(l.Max) > maxMax {
+			bad(l.field+".Max", l.Max, "must be from 1 to 2147483648, or the whole limit zero for none")
+		}
+		if l.Window < minWindow || l.Window > maxWindow {
+			bad(l.field+".Window", l.Window, "must be from 1ms to 8784h")
+		} else {
+			shortest = min(shortest, l.Window)
+		}
+	}
+	if len(c.Name) > maxPlainID || strings.ContainsFunc(c.Name, func(r rune) bool {
+		return r == '{' || r == '}' || unicode.IsSpace(r) || !unicode.IsPrint(r)
+	}) {
+		bad("Name", fmt.Sprintf("%q", c.Name), "must be at most 64 bytes without braces, blanks and control characters")
+	}
+	if c.OnRedisFailure > Closed {
+		bad("OnRedisFailure", c.OnRedisFailure, "must be Local, Open or Closed")
+	}
+	if c.Count > AllStatements {
+		bad("Count", c.Count, "must be DatabaseStatements or AllStatements")
+	}
+	if c.Timeout < 0 {
+		bad("Timeout", c.Timeout, "must not be negative")
+	}
+	if c.Instances < 0 {
+		bad("Instances", c.Instances, "must not be negative")
+	}
+	if c.MaxKeys < 0 {
+		bad("MaxKeys", c.MaxKeys, "must not be negative")
+	}
+	if c.Lease.Max < 0 || c.Lease.Max > maxLease {
+		bad("Lease.Max", c.Lease.Max, "must be from 1 to 1024, or 0 for the default of 16")
+	}
+	if c.Lease.For < 0 || c.Lease.For > shortest/2 {
+		bad("Lease.For", c.Lease.For, "must be from 0, the default, to half of the shortest window")
+	}
+	return errors.Join(errs...)
+}

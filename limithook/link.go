@@ -1,0 +1,187 @@
+package limithook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxCalls bounds the calls to Redis at a time. go-redis pools ten
+	// connections a processor by default, so more would wait there.
+	maxCalls = 128
+	// tripAfter is how many calls have to fail in a row before Redis counts
+	// as down. One slow answer is that one request's affair.
+	tripAfter = 3
+	// While Redis is down it is tried after these pauses, doubling.
+	firstRecheck = 20 * time.Millisecond
+	recheck      = time.Second
+)
+
+var (
+	errSlow   = errors.New("no answer in time")
+	errClosed = errors.New("limithook: closed")
+)
+
+// link bounds what a hanging Redis can cost. A deadline of a context does not
+// bound a call of go-redis unless ContextTimeoutEnabled is set, nor do the
+// client's read, dial and pool timeouts and its retries stay below a sum that
+// the limiter could choose. So each call runs on a goroutine of its own that
+// the caller may leave behind; at most maxCalls of them, and after tripAfter
+// failures none but a probe, until a probe is answered.
+type link struct {
+	timeout time.Duration
+	logger  *slog.Logger
+	probe   func(context.Context) error
+	slots   chan struct{}
+
+	failures atomic.Int32 // in a row
+	down     atomic.Bool
+	last     atomic.Pointer[error]
+
+	calls, errors atomic.Uint64
+
+	mu      sync.Mutex // guards stopped, and Add of running against Wait
+	stopped bool
+	running sync.WaitGroup
+	done    chan struct{}
+}
+
+func newLink(timeout time.Duration, logger *slog.Logger, probe func(context.Context) error) *link {
+	return &link{
+		timeout: timeout,
+		logger:  logger,
+		probe:   probe,
+		slots:   make(chan struct{}, maxCalls),
+		done:    make(chan struct{}),
+	}
+}
+
+// do calls f and waits until it returns, ctx ends or the timeout has passed.
+// started says that f was, or still is being, called.
+func (k *link) do(ctx context.Context, f func(context.Context) error) (started bool, err error) {
+	if k.down.Load() {
+		return false, k.why()
+	}
+	return k.attempt(ctx, f)
+}
+
+func (k *link) attempt(ctx context.Context, f func(context.Context) error) (started bool, err error) {
+	timer := time.NewTimer(k.timeout)
+	defer timer.Stop()
+	begun := time.Now()
+	select {
+	case k.slots <- struct{}{}:
+	case <-timer.C:
+		k.failed(errSlow)
+		return false, errSlow
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	if !k.enter() {
+		<-k.slots
+		return false, errClosed
+	}
+	k.calls.Add(1)
+	var counted atomic.Bool // a call fails or succeeds once
+	answer := make(chan error, 1)
+	go func() {
+		defer k.running.Done()
+		defer func() { <-k.slots }()
+		// The caller's end does not stop the call: it may have charged.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.timeout)
+		defer cancel()
+		err := f(ctx)
+		switch late := time.Since(begun) > k.timeout; {
+		case counted.Swap(true):
+		case err != nil:
+			k.failed(err)
+		case late:
+			k.failed(errSlow)
+		default:
+			k.failures.Store(0)
+		}
+		answer <- err
+	}()
+	select {
+	case err := <-answer:
+		return true, err
+	case <-timer.C:
+		if !counted.Swap(true) {
+			k.failed(errSlow)
+		}
+		return true, errSlow
+	case <-ctx.Done():
+		return true, ctx.Err()
+	}
+}
+
+// failed counts a failure and, at the last one, starts to probe.
+func (k *link) failed(err error) {
+	k.errors.Add(1)
+	k.last.Store(&err)
+	if k.failures.Add(1) < tripAfter || k.down.Swap(true) {
+		return
+	}
+	if !k.enter() {
+		return
+	}
+	k.logger.Warn("limithook: Redis does not answer, limits are degraded", "error", err)
+	go k.recover()
+}
+
+// recover probes until Redis answers or the link is stopped.
+func (k *link) recover() {
+	defer k.running.Done()
+	begun := time.Now()
+	for pause := firstRecheck; ; pause = min(2*pause, recheck) {
+		select {
+		case <-k.done:
+			return
+		case <-time.After(pause):
+		}
+		if _, err := k.attempt(context.Background(), k.probe); err == nil {
+			k.failures.Store(0)
+			k.down.Store(false)
+			k.logger.Info("limithook: Redis answers again", "after", time.Since(begun))
+			return
+		}
+	}
+}
+
+// enter adds a goroutine, unless the link is stopped.
+func (k *link) enter() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.stopped {
+		k.running.Add(1)
+	}
+	return !k.stopped
+}
+
+// stop ends the probing and waits for all goroutines. It is called once.
+func (k *link) stop() {
+	k.mu.Lock()
+	k.stopped = true
+	k.mu.Unlock()
+	close(k.done)
+	k.running.Wait()
+}
+
+// why is the error that is given while Redis is down.
+func (k *link) why() error {
+	if err := k.last.Load(); err != nil {
+		return fmt.Errorf("limithook: ask Redis: %w", *err)
+	}
+	return errSlow
+}
+
+func (k *link) stats(st *Stats) {
+	st.RedisCalls = k.calls.Load()
+	st.RedisErrors = k.errors.Load()
+	st.Down = k.down.Load()
+}

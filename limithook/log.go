@@ -1,0 +1,153 @@
+package limithook
+
+import "math"
+
+// This file is the algorithm. It knows no clock, lock, server, request or
+// statement: instants are nanoseconds (or microseconds, or anything) since an
+// origin of the caller's choice.
+//
+// An exact sliding log keeps the instant of every admission of the last
+// window. An instant a counts at every t with a <= t < a+width, which is the
+// half-open trailing window (t-width, t], and so the number of instants kept
+// *is* the number admitted in the window. Cheaper schemes are not exact: a
+// fixed window, two weighted buckets and GCRA with a burst of L all admit
+// close to 2 L within one window.
+
+// rate is a limit in the clock's unit.
+type rate struct {
+	max   int
+	width int64
+}
+
+// log holds the instants of one key, oldest first, in a ring whose length is
+// zero or a power of two. It is not safe for concurrent use.
+type log struct {
+	ring []int64
+	head int
+	size int
+}
+
+func (l *log) at(i int) int64 { return l.ring[(l.head+i)&(len(l.ring)-1)] }
+
+// newest returns the latest instant, or the earliest possible one when empty.
+func (l *log) newest() int64 {
+	if l.size == 0 {
+		return math.MinInt64
+	}
+	return l.at(l.size - 1)
+}
+
+// expire forgets the instants that have left the window that ends at now.
+func (l *log) expire(now, width int64) {
+	for l.size > 0 && now-l.ring[l.head] >= width {
+		l.head = (l.head + 1) & (len(l.ring) - 1)
+		l.size--
+	}
+}
+
+// push records n admissions at one instant.
+func (l *log) push(at int64, n int) {
+	if l.size+n > len(l.ring) {
+		l.grow(l.size + n)
+	}
+	mask := len(l.ring) - 1
+	for range n {
+		l.ring[(l.head+l.size)&mask] = at
+		l.size++
+	}
+}
+
+func (l *log) grow(need int) {
+	length := max(8, len(l.ring))
+	for length < need {
+		length *= 2
+	}
+	ring := make([]int64, length)
+	for i := range l.size {
+		ring[i] = l.at(i)
+	}
+	l.ring, l.head = ring, 0
+}
+
+// copyOf returns a log with the same instants.
+func (l *log) copyOf() log {
+	c := log{}
+	if l.size > 0 {
+		c.grow(l.size)
+		for i := range l.size {
+			c.ring[i] = l.at(i)
+		}
+		c.size = l.size
+	}
+	return c
+}
+
+// wait returns how long after now a request of cost n, at most r.max, has to
+// wait if nobody else comes; zero when it may pass now. l must be expired.
+func (l *log) wait(r rate, now int64, n int) int64 {
+	over := l.size + n - r.max
+	if over <= 0 {
+		return 0
+	}
+	// The request fits when the over-th oldest instant leaves the window.
+	return l.at(over-1) + r.width - now
+}
+
+// account is one log with its limit.
+type account struct {
+	log  *log
+	rate rate
+}
+
+func (a account) on() bool { return a.log != nil }
+
+// standing describes an account after a decision.
+type standing struct {
+	wait      int64 // until the request would have been admitted; 0: admitted
+	remaining int   // further requests of cost 1 that would be admitted now
+	reset     int64 // until remaining next grows; 0 when nothing is charged
+}
+
+func (a account) standing(now int64, n int) standing {
+	s := standing{wait: a.log.wait(a.rate, now, n), remaining: max(0, a.rate.max-a.log.size)}
+	if a.log.size > 0 {
+		s.reset = a.log.at(0) + a.rate.width - now
+	}
+	return s
+}
+
+// admit decides on a request of cost n against both accounts at once and
+// charges both or neither. An account whose log is nil does not take part.
+// Without charge it only looks.
+//
+// A clock that stepped back is held at the newest instant recorded: then
+// instants never decrease, so the oldest is always the first, and an admission
+// is never recorded earlier than it happened, so it is never forgotten early.
+func admit(now int64, n int, charge bool, user, global account) (ok bool, u, g standing) {
+	if user.on() {
+		now = max(now, user.log.newest())
+	}
+	if global.on() {
+		now = max(now, global.log.newest())
+		global.log.expire(now, global.rate.width)
+		g = global.standing(now, n)
+	}
+	if user.on() {
+		user.log.expire(now, user.rate.width)
+		u = user.standing(now, n)
+	}
+	if u.wait > 0 || g.wait > 0 {
+		return false, u, g
+	}
+	if charge {
+		if user.on() {
+			user.log.push(now, n)
+			u = user.standing(now, 0)
+		}
+		if global.on() {
+			global.log.push(now, n)
+			g = global.standing(now, 0)
+		}
+	}
+	return true, u, g
+}

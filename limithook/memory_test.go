@@ -1,0 +1,60 @@
+package limithook
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+func TestMemoryForgetsIdleUsersAndOnlyThose(t *testing.T) {
+	t.Parallel()
+	clock := &virtual{}
+	l := testLimiter(t, Config{PerUser: Per(1, time.Second), MaxKeys: 1 << 20}, clock.read)
+	for i := range 50_000 {
+		clock.now += int64(time.Millisecond)
+		if err := l.Allow(as(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+		if i > 500 {
+			if err := l.Allow(as(fmt.Sprint(i - 500))); err == nil {
+				t.Fatalf("user %d was forgotten within the window", i-500)
+			}
+		}
+	}
+	if keys := l.Stats().Keys; keys < 1000 || keys > 2000 {
+		t.Errorf("%d users held, 1000 were seen in the last window", keys)
+	}
+}
+
+func TestMemoryWithoutRoomNeverAdmitsTooMuch(t *testing.T) {
+	t.Parallel()
+	const limit, room = 3, 8
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		clock := &virtual{}
+		l := testLimiter(t, Config{PerUser: Per(limit, time.Second), MaxKeys: room}, clock.read)
+		admitted := map[int][]int64{}
+		for range 5000 {
+			clock.now += r.Int64N(int64(20 * time.Millisecond))
+			who := r.IntN(40)
+			if r.IntN(3) > 0 {
+				who %= 4
+			}
+			if d, _ := l.Decide(as(fmt.Sprint(who)), 1); d.Allowed {
+				admitted[who] = append(admitted[who], clock.now)
+			}
+			if keys := l.Stats().Keys; keys > room {
+				t.Fatalf("%d keys held, room for %d", keys, room)
+			}
+		}
+		if l.Stats().Overflow == 0 {
+			t.Fatal("there was always room: nothing tested")
+		}
+		for who, at := range admitted {
+			if got := worst(at, int64(time.Second)); got > limit {
+				t.Errorf("seed %d: user %d was admitted %d times in a window, limit %d", seed, who, got, limit)
+			}
+		}
+	}
+}

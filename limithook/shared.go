@@ -1,0 +1,407 @@
+package limithook
+
+import (
+	"context"
+	"fmt"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// shared keeps the count in Redis. It answers from leases and remembered
+// refusals where it can, asks Redis in one round trip for both accounts where
+// it cannot, and leaves the decision to a Mode while Redis does not answer.
+type shared struct {
+	clock        func() int64
+	logs         *redisLogs
+	link         *link
+	mode         Mode
+	local        *memory // for Local
+	user, global sharedLimit
+	most         int // Lease.Max
+
+	shards []sharedShard
+
+	globalMu sync.Mutex // guards all; taken inside a shard's mutex
+	all      holding    // of the global limit
+
+	leaseHits, remembered, degraded atomic.Uint64
+}
+
+// sharedLimit is a limit with the term of its leases; term 0: no leases.
+type sharedLimit struct {
+	Limit
+	term int64
+}
+
+type sharedShard struct {
+	mu   sync.Mutex // guards what follows
+	byID map[string]*holding
+	room int
+
+	_ [32]byte
+}
+
+func newShared(cfg Config, clock func() int64) *shared {
+	n := 1 << (bits.Len(uint(min(maxShards, cfg.MaxKeys))) - 1)
+	s := &shared{
+		clock:  clock,
+		logs:   newRedisLogs(cfg.Redis, cfg.Name, cfg.Timeout),
+		mode:   cfg.OnRedisFailure,
+		user:   newSharedLimit(cfg.PerUser, cfg.Lease),
+		global: newSharedLimit(cfg.Global, cfg.Lease),
+		most:   cfg.Lease.Max,
+		shards: make([]sharedShard, n),
+	}
+	for i := range s.shards {
+		s.shards[i].byID = make(map[string]*holding)
+		s.shards[i].room = cfg.MaxKeys / n
+	}
+	if s.mode == Local {
+		s.local = newMemory(part(cfg.PerUser, cfg.Instances), part(cfg.Global, cfg.Instances), cfg.MaxKeys, clock)
+	}
+	s.link = newLink(cfg.Timeout, cfg.Logger, func(ctx context.Context) error {
+		return s.logs.probe(ctx)
+	})
+	return s
+}
+
+func newSharedLimit(l Limit, lease Lease) sharedLimit {
+	term := lease.For
+	if term == 0 {
+		term = min(l.Window/64, time.Second)
+	}
+	if lease.Max <= 1 || term < minLeaseFor {
+		term = 0
+	}
+	return sharedLimit{l, int64(term)}
+}
+
+// part is one instance's part of a limit: at least 1.
+func part(l Limit, instances int) Limit {
+	if !l.IsZero() {
+		l.Max = max(1, l.Max/instances)
+	}
+	return l
+}
+
+func (s *shared) decide(ctx context.Context, sub *subject, cost int) (outcome, error) {
+	now := s.clock()
+	sh, user, global := s.lock(sub)
+	o, done := s.here(now, cost, user, global)
+	if done {
+		s.unlock(sh)
+		return o, nil
+	}
+	if s.link.down.Load() {
+		s.unlock(sh)
+		return s.degrade(sub, cost, true, s.link.why()), nil
+	}
+	c := &call{s: s, sub: sub, sh: sh, cost: cost, charge: true}
+	c.user.prepare(user, &s.user, now, cost, s.most)
+	c.global.prepare(global, &s.global, now, cost, s.most)
+	s.unlock(sh)
+	return c.do(ctx)
+}
+
+// lock gives the holdings of a decision, nil where there is no limit, and
+// takes the mutexes that guard them.
+func (s *shared) lock(sub *subject) (sh *sharedShard, user, global *holding) {
+	if s.user.Max > 0 && sub.key != "" {
+		sh = &s.shards[sub.hash&uint64(len(s.shards)-1)]
+		sh.mu.Lock()
+		user = sh.find(sub.key)
+	}
+	if s.global.Max > 0 {
+		s.globalMu.Lock()
+		global = &s.all
+	}
+	return sh, user, global
+}
+
+func (s *shared) unlock(sh *sharedShard) {
+	if s.global.Max > 0 {
+		s.globalMu.Unlock()
+	}
+	if sh != nil {
+		sh.mu.Unlock()
+	}
+}
+
+// here decides from what is held, if that is possible.
+func (s *shared) here(now int64, cost int, user, global *holding) (o outcome, done bool) {
+	userHas := user == nil || user.has(now, cost)
+	globalHas := global == nil || global.has(now, cost)
+	if userHas && globalHas {
+		o.ok = true
+		if user != nil {
+			user.units -= cost
+			o.user = user.standing(now)
+		}
+		if global != nil {
+			global.units -= cost
+			o.global = global.standing(now)
+		}
+		s.leaseHits.Add(1)
+		return o, true
+	}
+	var u, g int64
+	if !userHas {
+		u = user.refused(now, cost)
+	}
+	if !globalHas {
+		g = global.refused(now, cost)
+	}
+	if u == 0 && g == 0 {
+		return o, false
+	}
+	if user != nil {
+		o.user = user.standing(now)
+		o.user.wait = u
+	}
+	if global != nil {
+		o.global = global.standing(now)
+		o.global.wait = g
+	}
+	s.remembered.Add(1)
+	return o, true
+}
+
+// find returns what is held for an identity. When there is no room another's
+// holding is dropped, one of little worth if it is at hand: its lease is lost
+// until its window has passed, which costs admissions and adds none.
+func (sh *sharedShard) find(key string) *holding {
+	h := sh.byID[key]
+	if h == nil {
+		if len(sh.byID) >= sh.room {
+			tries := 4
+			for k, h := range sh.byID {
+				if tries--; tries == 0 || h.units == 0 && !h.asking {
+					delete(sh.byID, k)
+					break
+				}
+			}
+		}
+		h = new(holding)
+		sh.byID[key] = h
+	}
+	return h
+}
+
+// degrade decides without Redis.
+func (s *shared) degrade(sub *subject, cost int, charge bool, cause error) (o outcome) {
+	s.degraded.Add(1)
+	switch s.mode {
+	case Local:
+		// A cost above this instance's part passes when its log is empty.
+		o = s.local.run(sub, s.local.fit(sub, cost), charge)
+	case Open:
+		o.ok = true
+	default:
+		o.cause = cause
+	}
+	o.degraded = true
+	return o
+}
+
+// call is one question to Redis.
+type call struct {
+	s            *shared
+	sub          *subject
+	sh           *sharedShard
+	cost         int
+	charge       bool
+	user, global asked
+}
+
+// asked is what a call asks of one account.
+type asked struct {
+	limit    *sharedLimit // nil: nothing is asked
+	holding  *holding     // where the answer goes; nil: no such account
+	extra    int          // to lease beyond the cost
+	reserved bool         // paid from a lease instead
+	stamp    int64        // of that lease
+	reply    reply
+}
+
+// prepare reserves the cost from the lease or else asks Redis for it. The
+// holding's mutex is held.
+func (a *asked) prepare(h *holding, limit *sharedLimit, now int64, cost, most int) {
+	switch {
+	case h == nil:
+	case h.has(now, cost):
+		h.units -= cost
+		a.holding, a.reserved, a.stamp = h, true, h.stamp
+	default:
+		a.holding, a.limit = h, limit
+		if limit.term > 0 {
+			a.extra = h.extra(now, cost, most)
+		}
+	}
+}
+
+// do asks and waits for at most the timeout.
+func (c *call) do(ctx context.Context) (o outcome, err error) {
+	started, err := c.s.link.do(ctx, c.run)
+	if err == nil {
+		o = c.outcome()
+		if !o.ok {
+			c.undo(false)
+		}
+		return o, nil
+	}
+	c.undo(!started)
+	if ctx.Err() != nil {
+		return o, fmt.Errorf("limithook: ask Redis: %w", context.Cause(ctx))
+	}
+	return c.s.degrade(c.sub, c.cost, c.charge, err), nil
+}
+
+// run asks and takes the answer in. It may end after the caller has gone.
+func (c *call) run(ctx context.Context) error {
+	sent := c.s.clock()
+	err := c.s.logs.ask(ctx, c)
+	got := c.s.clock()
+	c.s.relock(c.sh)
+	defer c.s.unlock(c.sh)
+	for _, a := range []*asked{&c.user, &c.global} {
+		if a.limit == nil {
+			continue
+		}
+		if a.extra > 0 {
+			a.holding.asking = false
+		}
+		if err == nil {
+			a.holding.settle(&a.reply, c.cost, sent, got, a.limit.term)
+		}
+	}
+	return err
+}
+
+func (s *shared) relock(sh *sharedShard) {
+	if sh != nil {
+		sh.mu.Lock()
+	}
+	if s.global.Max > 0 {
+		s.globalMu.Lock()
+	}
+}
+
+// undo gives back what was reserved here for a request that does not pass by
+// it; never says that run has not been called and will not be.
+func (c *call) undo(never bool) {
+	c.s.relock(c.sh)
+	defer c.s.unlock(c.sh)
+	for _, a := range []*asked{&c.user, &c.global} {
+		if a.reserved {
+			a.holding.giveBack(a.stamp, c.cost)
+		}
+		if never && a.extra > 0 {
+			a.holding.asking = false
+		}
+	}
+}
+
+// outcome is the answer of Redis together with what was paid here.
+func (c *call) outcome() (o outcome) {
+	o.ok = true
+	c.s.relock(c.sh)
+	defer c.s.unlock(c.sh)
+	now := c.s.clock()
+	for _, x := range []struct {
+		*asked
+		to *standing
+	}{{&c.user, &o.user}, {&c.global, &o.global}} {
+		if x.holding == nil {
+			continue
+		}
+		*x.to = x.holding.standing(now)
+		if x.limit != nil {
+			x.to.wait = x.reply.wait
+			if !c.charge && x.holding.has(now, c.cost) {
+				x.to.wait = 0 // a lease would pay
+			}
+			o.ok = o.ok && x.to.wait == 0
+		}
+	}
+	return o
+}
+
+func (s *shared) peek(ctx context.Context, sub *subject) (outcome, error) {
+	if s.link.down.Load() {
+		return s.degrade(sub, 1, false, s.link.why()), nil
+	}
+	sh, user, global := s.lock(sub)
+	c := &call{s: s, sub: sub, sh: sh, cost: 1}
+	if user != nil {
+		c.user.holding, c.user.limit = user, &s.user
+	}
+	if global != nil {
+		c.global.holding, c.global.limit = global, &s.global
+	}
+	s.unlock(sh)
+	return c.do(ctx)
+}
+
+func (s *shared) reset(ctx context.Context, sub *subject) error {
+	_, err := s.link.do(ctx, func(ctx context.Context) error { return s.logs.reset(ctx, sub.key) })
+	if err != nil {
+		return err
+	}
+	if s.local != nil {
+		_ = s.local.reset(ctx, sub)
+	}
+	sh, user, _ := s.lock(sub)
+	user.refusedCost = 0
+	s.unlock(sh)
+	return nil
+}
+
+func (s *shared) stats(st *Stats) {
+	st.LeaseHits = s.leaseHits.Load()
+	st.Remembered = s.remembered.Load()
+	st.Degraded = s.degraded.Load()
+	s.link.stats(st)
+	if s.local != nil {
+		s.local.stats(st)
+	}
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		st.Keys += len(sh.byID)
+		sh.mu.Unlock()
+	}
+}
+
+// close waits for the calls under way and gives the unspent leases back.
+func (s *shared) close() {
+	s.link.stop()
+	if s.link.down.Load() {
+		return
+	}
+	now := s.clock()
+	var back []unspent
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.Lock()
+		for key, h := range sh.byID {
+			if h.has(now, 1) {
+				back = append(back, unspent{key, h.stamp, h.units})
+				h.units = 0
+			}
+		}
+		sh.mu.Unlock()
+	}
+	s.globalMu.Lock()
+	if s.all.has(now, 1) {
+		back = append(back, unspent{globalKey, s.all.stamp, s.all.units})
+		s.all.units = 0
+	}
+	s.globalMu.Unlock()
+	// What cannot be given back in time is charged until its window has
+	// passed, as after a crash.
+	s.logs.giveBack(back)
+}
+
+var _ store = (*shared)(nil)
