@@ -14,35 +14,58 @@ import (
 const (
 	firstPort = 12_000
 	lastPort  = 32_000
+	blockSize = 100
 )
 
-var ports struct {
-	mu    sync.Mutex // guards taken
-	taken map[int]bool
+// portAllocator gives each port to one process and never twice. Test binaries
+// run at the same time, and a port that one has chosen but does not listen on
+// yet must not look free to another, so a process claims a whole block of
+// ports first. It claims it by listening on the block's first port: a lock
+// that the kernel releases whatever way the process ends.
+type portAllocator struct {
+	mu     sync.Mutex // guards the fields below
+	claims []net.Listener
+	next   int // the next port to give away
+	end    int // of the claimed block
 }
+
+var ports portAllocator
 
 // freePort returns a loopback port that nobody listens on and that this
 // process has not been given before.
-func freePort() (int, error) {
-	ports.mu.Lock()
-	defer ports.mu.Unlock()
-	if ports.taken == nil {
-		ports.taken = make(map[int]bool)
-	}
-	for range 1000 {
-		port := firstPort + rand.IntN(lastPort-firstPort)
-		if ports.taken[port] {
-			continue
+func freePort() (int, error) { return ports.take() }
+
+func (a *portAllocator) take() (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for {
+		if a.next == a.end {
+			if err := a.claim(); err != nil {
+				return 0, err
+			}
 		}
-		l, err := net.Listen("tcp", address(port))
-		if err != nil {
-			continue
+		port := a.next
+		a.next++
+		if l, err := listen(port); err == nil {
+			return port, l.Close()
 		}
-		_ = l.Close()
-		ports.taken[port] = true
-		return port, nil
 	}
-	return 0, fmt.Errorf("testbed: no free port on 127.0.0.1 between %d and %d", firstPort, lastPort)
 }
+
+// claim must be called with mu held.
+func (a *portAllocator) claim() error {
+	const blocks = (lastPort - firstPort) / blockSize
+	for _, i := range rand.Perm(blocks) {
+		first := firstPort + i*blockSize
+		if l, err := listen(first); err == nil {
+			a.claims = append(a.claims, l) // open until the process ends
+			a.next, a.end = first+1, first+blockSize
+			return nil
+		}
+	}
+	return fmt.Errorf("testbed: no free block of %d ports on 127.0.0.1 between %d and %d", blockSize, firstPort, lastPort)
+}
+
+func listen(port int) (net.Listener, error) { return net.Listen("tcp", address(port)) }
 
 func address(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

@@ -31,7 +31,7 @@ type Proxy struct {
 
 	mu       sync.Mutex // guards the fields below
 	target   string
-	listener net.Listener // nil while cut
+	listener net.Listener // nil while new connections are refused
 	conns    map[*proxyConn]struct{}
 	gates    [2]chan struct{} // by Direction: closed while data may pass
 	trigger  *trigger
@@ -104,14 +104,19 @@ func (p *Proxy) SetTarget(target string) error {
 	return nil
 }
 
+// Refuse refuses new connections until Restore; present ones go on, as with a
+// server that has no slots left or is shutting down.
+func (p *Proxy) Refuse() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refuse()
+}
+
 // Cut resets all connections and refuses new ones until Restore.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.listener != nil {
-		_ = p.listener.Close()
-		p.listener = nil
-	}
+	p.refuse()
 	p.reset()
 }
 
@@ -196,10 +201,7 @@ func (p *Proxy) Restore() error {
 func (p *Proxy) Close() error {
 	p.mu.Lock()
 	p.closed = true
-	if p.listener != nil {
-		_ = p.listener.Close()
-		p.listener = nil
-	}
+	p.refuse()
 	p.reset()
 	p.mu.Unlock()
 	p.wg.Wait()
@@ -220,6 +222,14 @@ func (p *Proxy) listen() error {
 	return nil
 }
 
+// refuse must be called with mu held.
+func (p *Proxy) refuse() {
+	if p.listener != nil {
+		_ = p.listener.Close()
+		p.listener = nil
+	}
+}
+
 // reset must be called with mu held.
 func (p *Proxy) reset() {
 	for c := range p.conns {
@@ -235,7 +245,7 @@ func (p *Proxy) serve(l net.Listener) {
 			return
 		}
 		p.mu.Lock()
-		if p.listener != l { // cut between Accept and here
+		if p.listener != l { // refused between Accept and here
 			_ = client.(*net.TCPConn).SetLinger(0)
 			_ = client.Close()
 			p.mu.Unlock()

@@ -135,6 +135,24 @@ func TestProxyCutResetsAndRefusesUntilRestored(t *testing.T) {
 	l.want(t, "2")
 }
 
+func TestProxyRefuseSparesPresentConnections(t *testing.T) {
+	t.Parallel()
+	p := testbed.NewProxy(t, echo(t))
+	l := dial(t, p)
+	l.send(t, "1")
+	l.want(t, "1")
+	p.Refuse()
+	if _, err := net.Dial("tcp", p.Addr()); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("dial: %v, want a refusal", err)
+	}
+	l.send(t, "2")
+	l.want(t, "2")
+	check(t, p.Restore())
+	l = dial(t, p)
+	l.send(t, "3")
+	l.want(t, "3")
+}
+
 func TestProxyBlackholeHoldsBytesUntilRestored(t *testing.T) {
 	t.Parallel()
 	for name, directions := range map[string][]testbed.Direction{
