@@ -77,6 +77,7 @@ type stages struct {
 	router    Router
 	observers []Observer
 	txns      []TxnObserver
+	meters    []Meter
 }
 
 func newStages(parts []any) (*stages, error) {
@@ -105,6 +106,9 @@ func newStages(parts []any) (*stages, error) {
 		}
 		if t, ok := p.(TxnObserver); ok {
 			st.txns = append(st.txns, t)
+		}
+		if m, ok := p.(Meter); ok {
+			st.meters = append(st.meters, m)
 		}
 	}
 	return st, nil
