@@ -44,6 +44,7 @@ type outcome struct {
 	degraded     bool // OnRedisFailure decided
 	user, global standing
 	cause        error // why, when refused under Closed
+	waited       int64 // for Redis
 }
 
 // NewLimiter starts a limiter, or reports every fault of cfg. It does not
@@ -73,29 +74,6 @@ func newLimiter(cfg Config, clock func() int64) (*Limiter, error) {
 	return l, nil
 }
 
-// Decision is the answer to one request. Its numbers are those of the limit
-// that refused or, if none did, of the user's limit where there is one and of
-// the global one otherwise. Limit 0 means that no limit applies.
-type Decision struct {
-	Allowed bool
-	Scope   Scope
-	Limit   int
-	// Remaining is how many more requests of cost 1 would be admitted now.
-	// While leases are spent it is the knowledge of the last answer of Redis
-	// less what was spent here since.
-	Remaining int
-	// RetryAfter is how long to wait until the same request is admitted if
-	// nobody else comes, rounded up to a microsecond; 0 if it was admitted.
-	RetryAfter time.Duration
-	// ResetAfter is how long until Remaining next grows, which is when the
-	// oldest request leaves the window; 0 when nothing is charged.
-	ResetAfter time.Duration
-	// Degraded says that Redis did not answer and OnRedisFailure decided.
-	Degraded bool
-
-	cause error
-}
-
 // Allow charges 1 to the user of ctx and to the global limit. It returns nil
 // or, having charged nobody, an [*Error]. The other errors are ctx's, when it
 // ends while Redis is asked. It waits for at most Config.Timeout.
@@ -108,7 +86,7 @@ func (l *Limiter) AllowN(ctx context.Context, n int) error {
 	if err != nil || d.Allowed {
 		return err
 	}
-	return l.refusal(ctx, d)
+	return l.Refusal(ctx, d)
 }
 
 // Decide is [Limiter.AllowN] with the numbers of the decision, of an admission
@@ -134,6 +112,11 @@ func (l *Limiter) Decide(ctx context.Context, n int) (Decision, error) {
 		return Decision{}, err
 	}
 	d := l.decision(s, &o)
+	l.count(d)
+	return d, nil
+}
+
+func (l *Limiter) count(d Decision) {
 	switch {
 	case d.Allowed:
 		l.admitted.Add(1)
@@ -144,7 +127,6 @@ func (l *Limiter) Decide(ctx context.Context, n int) (Decision, error) {
 	default:
 		l.refusedDown.Add(1)
 	}
-	return d, nil
 }
 
 // subject returns whom ctx charges.
@@ -168,68 +150,29 @@ func (l *Limiter) checkCost(s *subject, n int) error {
 	return nil
 }
 
-func (l *Limiter) decision(s *subject, o *outcome) Decision {
-	d := Decision{Allowed: o.ok, Degraded: o.degraded}
-	user := !l.cfg.PerUser.IsZero() && s.key != ""
-	var at *standing
-	switch {
-	case !o.ok && o.user.wait == 0 && o.global.wait == 0:
-		d.Scope, d.RetryAfter, d.cause = ScopeUnavailable, recheck, o.cause
-		return d
-	case user && (o.ok || o.user.wait >= o.global.wait):
-		d.Scope, d.Limit, at = ScopeUser, l.cfg.PerUser.Max, &o.user
-	case !l.cfg.Global.IsZero():
-		d.Scope, d.Limit, at = ScopeGlobal, l.cfg.Global.Max, &o.global
-	default:
-		return d
-	}
-	d.Remaining = at.remaining
-	d.RetryAfter = roundUp(at.wait)
-	d.ResetAfter = roundUp(at.reset)
-	return d
-}
-
-// roundUp returns ns nanoseconds in whole microseconds, never less.
-func roundUp(ns int64) time.Duration {
-	return time.Duration((ns + 999) / 1000 * 1000)
-}
-
-// refusal returns the error of a refused decision.
-func (l *Limiter) refusal(ctx context.Context, d Decision) *Error {
-	e := &Error{
-		Scope:      d.Scope,
-		Limit:      d.Limit,
-		Remaining:  d.Remaining,
-		RetryAfter: d.RetryAfter,
-		Reset:      time.Now().Add(d.RetryAfter),
-		cause:      d.cause,
-	}
-	switch d.Scope {
-	case ScopeUser:
-		e.Window = l.cfg.PerUser.Window
-	case ScopeGlobal:
-		e.Window = l.cfg.Global.Window
-	}
-	if s := l.subject(ctx); s.key != "" {
-		e.User = digest(s.key, 6)
-	}
-	return e
-}
-
 // Info returns how the user with that identity stands, without charging
-// anybody: Allowed and RetryAfter speak of a request of cost 1. With Redis it
-// is one round trip. For an empty user it speaks of [Config.Anonymous] if
-// there is one, and of the global limit otherwise.
+// anybody. Scope, Limit, Remaining and ResetAfter are those of the user's limit;
+// Allowed and RetryAfter say whether, and when, a request of cost 1 passes all
+// limits. With Redis it is one round trip. For an empty user it speaks of
+// [Config.Anonymous] if there is one, and of the global limit otherwise.
 func (l *Limiter) Info(ctx context.Context, user string) (Decision, error) {
 	if l.off.Load() {
 		return Decision{Allowed: true}, nil
 	}
 	s := l.named(user)
+	if s.key == "" && l.cfg.Global.IsZero() {
+		return Decision{Allowed: true}, nil
+	}
 	o, err := l.store.peek(ctx, s)
 	if err != nil {
 		return Decision{}, err
 	}
-	return l.decision(s, &o), nil
+	if !l.limitsUser(s) || o.cause != nil {
+		return l.decision(s, &o), nil
+	}
+	d := l.of(ScopeUser, &o)
+	d.RetryAfter = time.Duration(max(o.user.wait, o.global.wait))
+	return d, nil
 }
 
 // Reset forgets what the user with that identity was charged; the global
@@ -256,38 +199,6 @@ func (l *Limiter) named(user string) *subject {
 		return l.anonymous
 	}
 	return nobody
-}
-
-// Stats is a snapshot of a limiter's counters since it was started.
-type Stats struct {
-	Admitted      uint64 // by the limits or by OnRedisFailure
-	RefusedUser   uint64
-	RefusedGlobal uint64
-	RefusedDown   uint64 // under Closed
-	Bypassed      uint64
-
-	LeaseHits   uint64 // admitted from a lease
-	Remembered  uint64 // refused without asking Redis again
-	RedisCalls  uint64 // decisions and looks that asked Redis
-	RedisErrors uint64 // of RedisCalls, those that failed or took too long
-	Degraded    uint64 // decided by OnRedisFailure
-
-	Down     bool   // OnRedisFailure decides at present
-	Keys     int    // identities held in memory
-	Overflow uint64 // decisions on a shared log for want of room: see Config.MaxKeys
-}
-
-// Stats returns the counters. They are not of one instant.
-func (l *Limiter) Stats() Stats {
-	st := Stats{
-		Admitted:      l.admitted.Load(),
-		RefusedUser:   l.refusedUser.Load(),
-		RefusedGlobal: l.refusedGlobal.Load(),
-		RefusedDown:   l.refusedDown.Load(),
-		Bypassed:      l.bypassed.Load(),
-	}
-	l.store.stats(&st)
-	return st
 }
 
 // Close gives unspent leases back to Redis and stops what the limiter started,

@@ -131,11 +131,11 @@ func (k *link) failed(err error) {
 		return
 	}
 	k.logger.Warn("limithook: Redis does not answer, limits are degraded", "error", err)
-	go k.recover()
+	go k.awaitAnswer()
 }
 
-// recover probes until Redis answers or the link is stopped.
-func (k *link) recover() {
+// awaitAnswer probes until Redis answers or the link is stopped.
+func (k *link) awaitAnswer() {
 	defer k.running.Done()
 	begun := time.Now()
 	for pause := firstRecheck; ; pause = min(2*pause, recheck) {

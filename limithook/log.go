@@ -1,6 +1,9 @@
 package limithook
 
-import "math"
+import (
+	"math"
+	"sort"
+)
 
 // This file is the algorithm. It knows no clock, lock, server, request or
 // statement: instants are nanoseconds (or microseconds, or anything) since an
@@ -37,11 +40,19 @@ func (l *log) newest() int64 {
 	return l.at(l.size - 1)
 }
 
-// expire forgets the instants that have left the window that ends at now.
-func (l *log) expire(now, width int64) {
-	for l.size > 0 && now-l.ring[l.head] >= width {
-		l.head = (l.head + 1) & (len(l.ring) - 1)
-		l.size--
+// expired counts the instants that have left the window that ends at now.
+func (l *log) expired(now, width int64) int {
+	if l.size == 0 || now-l.ring[l.head] < width {
+		return 0
+	}
+	return sort.Search(l.size, func(i int) bool { return now-l.at(i) < width })
+}
+
+// drop forgets the n oldest instants.
+func (l *log) drop(n int) {
+	if n > 0 {
+		l.head = (l.head + n) & (len(l.ring) - 1)
+		l.size -= n
 	}
 }
 
@@ -82,17 +93,6 @@ func (l *log) copyOf() log {
 	return c
 }
 
-// wait returns how long after now a request of cost n, at most r.max, has to
-// wait if nobody else comes; zero when it may pass now. l must be expired.
-func (l *log) wait(r rate, now int64, n int) int64 {
-	over := l.size + n - r.max
-	if over <= 0 {
-		return 0
-	}
-	// The request fits when the over-th oldest instant leaves the window.
-	return l.at(over-1) + r.width - now
-}
-
 // account is one log with its limit.
 type account struct {
 	log  *log
@@ -101,19 +101,37 @@ type account struct {
 
 func (a account) on() bool { return a.log != nil }
 
-// standing describes an account after a decision.
+// standing describes an account before or after a decision.
 type standing struct {
 	wait      int64 // until the request would have been admitted; 0: admitted
 	remaining int   // further requests of cost 1 that would be admitted now
 	reset     int64 // until remaining next grows; 0 when nothing is charged
 }
 
-func (a account) standing(now int64, n int) standing {
-	s := standing{wait: a.log.wait(a.rate, now, n), remaining: max(0, a.rate.max-a.log.size)}
-	if a.log.size > 0 {
-		s.reset = a.log.at(0) + a.rate.width - now
+// standing is that of a request of cost n, at most rate.max, and the number of
+// instants that have left the window.
+func (a account) standing(now int64, n int) (s standing, expired int) {
+	expired = a.log.expired(now, a.rate.width)
+	charged := a.log.size - expired
+	s.remaining = max(0, a.rate.max-charged)
+	if charged > 0 {
+		s.reset = a.log.at(expired) + a.rate.width - now
 	}
-	return s
+	if over := charged + n - a.rate.max; over > 0 {
+		// The request fits when the over-th oldest instant leaves the window.
+		s.wait = a.log.at(expired+over-1) + a.rate.width - now
+	}
+	return s, expired
+}
+
+// charge records an admission of cost n.
+func (a account) charge(now int64, n, expired int, s *standing) {
+	a.log.drop(expired)
+	a.log.push(now, n)
+	s.remaining -= n
+	if s.reset == 0 {
+		s.reset = a.rate.width
+	}
 }
 
 // admit decides on a request of cost n against both accounts at once and
@@ -122,32 +140,31 @@ func (a account) standing(now int64, n int) standing {
 //
 // A clock that stepped back is held at the newest instant recorded: then
 // instants never decrease, so the oldest is always the first, and an admission
-// is never recorded earlier than it happened, so it is never forgotten early.
+// is never recorded earlier than it happened. Nothing but an admission changes
+// a log: a refusal that saw a clock ahead of its time would otherwise forget
+// what still counts when the clock is put right.
 func admit(now int64, n int, charge bool, user, global account) (ok bool, u, g standing) {
 	if user.on() {
 		now = max(now, user.log.newest())
 	}
 	if global.on() {
 		now = max(now, global.log.newest())
-		global.log.expire(now, global.rate.width)
-		g = global.standing(now, n)
 	}
+	var userExpired, globalExpired int
 	if user.on() {
-		user.log.expire(now, user.rate.width)
-		u = user.standing(now, n)
+		u, userExpired = user.standing(now, n)
+	}
+	if global.on() {
+		g, globalExpired = global.standing(now, n)
 	}
 	if u.wait > 0 || g.wait > 0 {
 		return false, u, g
 	}
-	if charge {
-		if user.on() {
-			user.log.push(now, n)
-			u = user.standing(now, 0)
-		}
-		if global.on() {
-			global.log.push(now, n)
-			g = global.standing(now, 0)
-		}
+	if charge && user.on() {
+		user.charge(now, n, userExpired, &u)
+	}
+	if charge && global.on() {
+		global.charge(now, n, globalExpired, &g)
 	}
 	return true, u, g
 }

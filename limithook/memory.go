@@ -108,7 +108,7 @@ func (sh *memoryShard) find(key string, now, width int64, keep bool) (*log, *idl
 	if e != nil {
 		return &e.log, e
 	}
-	sh.overflow.expire(max(now, sh.overflow.newest()), width)
+	sh.overflow.drop(sh.overflow.expired(max(now, sh.overflow.newest()), width))
 	if !keep {
 		l := sh.overflow.copyOf()
 		return &l, nil

@@ -2,7 +2,6 @@ package limithook
 
 import (
 	"context"
-	"fmt"
 	"math/bits"
 	"sync"
 	"sync/atomic"
@@ -88,7 +87,9 @@ func part(l Limit, instances int) Limit {
 
 func (s *shared) decide(ctx context.Context, sub *subject, cost int) (outcome, error) {
 	now := s.clock()
-	sh, user, global := s.lock(sub)
+	sh := s.shard(sub)
+	s.lock(sh)
+	user, global := s.holdings(sh, sub)
 	o, done := s.here(now, cost, user, global)
 	if done {
 		s.unlock(sh)
@@ -105,19 +106,23 @@ func (s *shared) decide(ctx context.Context, sub *subject, cost int) (outcome, e
 	return c.do(ctx)
 }
 
-// lock gives the holdings of a decision, nil where there is no limit, and
-// takes the mutexes that guard them.
-func (s *shared) lock(sub *subject) (sh *sharedShard, user, global *holding) {
-	if s.user.Max > 0 && sub.key != "" {
-		sh = &s.shards[sub.hash&uint64(len(s.shards)-1)]
+// shard is where the user's holding is, nil when no user limit applies.
+func (s *shared) shard(sub *subject) *sharedShard {
+	if s.user.Max == 0 || sub.key == "" {
+		return nil
+	}
+	return &s.shards[sub.hash&uint64(len(s.shards)-1)]
+}
+
+// lock takes the mutexes of a decision: the shard's, if any, and inside it that
+// of the global limit, if there is one.
+func (s *shared) lock(sh *sharedShard) {
+	if sh != nil {
 		sh.mu.Lock()
-		user = sh.find(sub.key)
 	}
 	if s.global.Max > 0 {
 		s.globalMu.Lock()
-		global = &s.all
 	}
-	return sh, user, global
 }
 
 func (s *shared) unlock(sh *sharedShard) {
@@ -127,6 +132,17 @@ func (s *shared) unlock(sh *sharedShard) {
 	if sh != nil {
 		sh.mu.Unlock()
 	}
+}
+
+// holdings gives what is held of both accounts, nil where there is no limit.
+func (s *shared) holdings(sh *sharedShard, sub *subject) (user, global *holding) {
+	if sh != nil {
+		user = sh.find(sub.key)
+	}
+	if s.global.Max > 0 {
+		global = &s.all
+	}
+	return user, global
 }
 
 // here decides from what is held, if that is possible.
@@ -205,142 +221,21 @@ func (s *shared) degrade(sub *subject, cost int, charge bool, cause error) (o ou
 	return o
 }
 
-// call is one question to Redis.
-type call struct {
-	s            *shared
-	sub          *subject
-	sh           *sharedShard
-	cost         int
-	charge       bool
-	user, global asked
-}
-
-// asked is what a call asks of one account.
-type asked struct {
-	limit    *sharedLimit // nil: nothing is asked
-	holding  *holding     // where the answer goes; nil: no such account
-	extra    int          // to lease beyond the cost
-	reserved bool         // paid from a lease instead
-	stamp    int64        // of that lease
-	reply    reply
-}
-
-// prepare reserves the cost from the lease or else asks Redis for it. The
-// holding's mutex is held.
-func (a *asked) prepare(h *holding, limit *sharedLimit, now int64, cost, most int) {
-	switch {
-	case h == nil:
-	case h.has(now, cost):
-		h.units -= cost
-		a.holding, a.reserved, a.stamp = h, true, h.stamp
-	default:
-		a.holding, a.limit = h, limit
-		if limit.term > 0 {
-			a.extra = h.extra(now, cost, most)
-		}
-	}
-}
-
-// do asks and waits for at most the timeout.
-func (c *call) do(ctx context.Context) (o outcome, err error) {
-	started, err := c.s.link.do(ctx, c.run)
-	if err == nil {
-		o = c.outcome()
-		if !o.ok {
-			c.undo(false)
-		}
-		return o, nil
-	}
-	c.undo(!started)
-	if ctx.Err() != nil {
-		return o, fmt.Errorf("limithook: ask Redis: %w", context.Cause(ctx))
-	}
-	return c.s.degrade(c.sub, c.cost, c.charge, err), nil
-}
-
-// run asks and takes the answer in. It may end after the caller has gone.
-func (c *call) run(ctx context.Context) error {
-	sent := c.s.clock()
-	err := c.s.logs.ask(ctx, c)
-	got := c.s.clock()
-	c.s.relock(c.sh)
-	defer c.s.unlock(c.sh)
-	for _, a := range []*asked{&c.user, &c.global} {
-		if a.limit == nil {
-			continue
-		}
-		if a.extra > 0 {
-			a.holding.asking = false
-		}
-		if err == nil {
-			a.holding.settle(&a.reply, c.cost, sent, got, a.limit.term)
-		}
-	}
-	return err
-}
-
-func (s *shared) relock(sh *sharedShard) {
-	if sh != nil {
-		sh.mu.Lock()
-	}
-	if s.global.Max > 0 {
-		s.globalMu.Lock()
-	}
-}
-
-// undo gives back what was reserved here for a request that does not pass by
-// it; never says that run has not been called and will not be.
-func (c *call) undo(never bool) {
-	c.s.relock(c.sh)
-	defer c.s.unlock(c.sh)
-	for _, a := range []*asked{&c.user, &c.global} {
-		if a.reserved {
-			a.holding.giveBack(a.stamp, c.cost)
-		}
-		if never && a.extra > 0 {
-			a.holding.asking = false
-		}
-	}
-}
-
-// outcome is the answer of Redis together with what was paid here.
-func (c *call) outcome() (o outcome) {
-	o.ok = true
-	c.s.relock(c.sh)
-	defer c.s.unlock(c.sh)
-	now := c.s.clock()
-	for _, x := range []struct {
-		*asked
-		to *standing
-	}{{&c.user, &o.user}, {&c.global, &o.global}} {
-		if x.holding == nil {
-			continue
-		}
-		*x.to = x.holding.standing(now)
-		if x.limit != nil {
-			x.to.wait = x.reply.wait
-			if !c.charge && x.holding.has(now, c.cost) {
-				x.to.wait = 0 // a lease would pay
-			}
-			o.ok = o.ok && x.to.wait == 0
-		}
-	}
-	return o
-}
-
 func (s *shared) peek(ctx context.Context, sub *subject) (outcome, error) {
 	if s.link.down.Load() {
 		return s.degrade(sub, 1, false, s.link.why()), nil
 	}
-	sh, user, global := s.lock(sub)
+	sh := s.shard(sub)
 	c := &call{s: s, sub: sub, sh: sh, cost: 1}
+	s.lock(sh)
+	user, global := s.holdings(sh, sub)
+	s.unlock(sh)
 	if user != nil {
 		c.user.holding, c.user.limit = user, &s.user
 	}
 	if global != nil {
 		c.global.holding, c.global.limit = global, &s.global
 	}
-	s.unlock(sh)
 	return c.do(ctx)
 }
 
@@ -352,7 +247,9 @@ func (s *shared) reset(ctx context.Context, sub *subject) error {
 	if s.local != nil {
 		_ = s.local.reset(ctx, sub)
 	}
-	sh, user, _ := s.lock(sub)
+	sh := s.shard(sub)
+	s.lock(sh)
+	user, _ := s.holdings(sh, sub)
 	user.refusedCost = 0
 	s.unlock(sh)
 	return nil
