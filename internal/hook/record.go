@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"gorm.io/gorm"
+	"gorm.io/gorm/schema"
 
 	"github.com/gorminfra/infra/internal/scope"
 	"github.com/gorminfra/infra/internal/sqltext"
@@ -87,6 +88,9 @@ type Record struct {
 	Access  Access
 	// Background: run by the plugin itself, not for a waiting caller.
 	Background bool
+	// Quiet: observers are not told of it, because another record tells of it: a
+	// flight that runs for a caller whose own record is observed.
+	Quiet bool
 	// NeedPrimary is set by a server whose fill must not come from a replica.
 	NeedPrimary bool
 	// MinLSN is set by a server whose fill needs a node that has replayed up to
@@ -97,6 +101,10 @@ type Record struct {
 
 	// DB is the statement's own *gorm.DB, never nil. It must not be kept.
 	DB *gorm.DB
+	// Schema is that of the statement's model as the chain began, nil without
+	// one. It may be kept, and read when DB is the caller's again: GORM shares
+	// it and changes no more than its map of relationships, under Mux.
+	Schema *schema.Schema
 	// Context is the context the statement runs with.
 	Context context.Context
 	// SQL and Args are final. They are empty at the gate of a writing chain.
@@ -146,6 +154,9 @@ func (h *Hub) newRecord(st *stages, chain Chain, db *gorm.DB, pool gorm.ConnPool
 	r := &Record{
 		Chain: chain, DB: db, Context: db.Statement.Context, Start: time.Now(), Rows: -1,
 		hub: h, stages: st, orig: pool,
+	}
+	if chain != Direct {
+		r.Schema = db.Statement.Schema
 	}
 	h.classify(r, pool)
 	if v, ok := db.Statement.Settings.Load(preloadParent); ok {
@@ -201,7 +212,7 @@ func (r *Record) finish(completed bool) {
 			t.end(Unknown) // a panic, or Rows whose own error we do not see
 		}
 	}
-	if !r.reached && r.Outcome != Refused {
+	if r.Quiet || !r.reached && r.Outcome != Refused {
 		return
 	}
 	for _, o := range r.stages.observers {

@@ -53,6 +53,10 @@ func SiteFrame(pc uintptr) runtime.Frame {
 	return f
 }
 
+// Plumbing reports whether the frame at pc belongs to GORM, database/sql, the
+// runtime or this plugin. It resolves no symbol that it has met before.
+func Plumbing(pc uintptr) bool { return isPlumbing(pc) }
+
 // plumbing remembers per program counter whether its function is not the
 // user's. A program has few, so the map stays small.
 var plumbing sync.Map // uintptr -> bool
