@@ -1,6 +1,7 @@
 package limithook
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -45,6 +46,11 @@ type Config struct {
 
 	// Count says which statements are charged. Default [DatabaseStatements].
 	Count Counted
+	// Cost is what a statement run with ctx is charged, from 1 to 10,000; one of
+	// 0 or below is free. A statement that costs more than a limit admits fails
+	// with [ErrCost]. It is called on the caller's goroutine and must not block.
+	// Nil: each costs 1.
+	Cost func(ctx context.Context, st Statement) int
 	// Identity finds whom an HTTP request belongs to; empty: nobody. Nil: the
 	// application calls [WithUser] itself.
 	Identity func(*http.Request) string

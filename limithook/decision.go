@@ -64,6 +64,10 @@ func (l *Limiter) of(scope Scope, o *outcome) Decision {
 
 // Refusal makes the error of a decision that refused what was done with ctx.
 func (l *Limiter) Refusal(ctx context.Context, d Decision) *Error {
+	return l.refusal(l.subject(ctx), d)
+}
+
+func (l *Limiter) refusal(s *subject, d Decision) *Error {
 	if d.Scope == "" { // a decision that was never made
 		d.Scope, d.RetryAfter = ScopeUnavailable, recheck
 	}
@@ -77,7 +81,7 @@ func (l *Limiter) Refusal(ctx context.Context, d Decision) *Error {
 		Reset:      time.Now().Add(retry),
 		cause:      d.cause,
 	}
-	if s := l.subject(ctx); s.key != "" {
+	if s.key != "" {
 		e.User = digest(s.key, 6)
 	}
 	return e

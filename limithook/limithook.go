@@ -93,7 +93,10 @@ func (l *Limiter) AllowN(ctx context.Context, n int) error {
 // too. A refusal is not an error here. It does not allocate unless it has to
 // ask Redis.
 func (l *Limiter) Decide(ctx context.Context, n int) (Decision, error) {
-	s := l.subject(ctx)
+	return l.decide(ctx, l.subject(ctx), n)
+}
+
+func (l *Limiter) decide(ctx context.Context, s *subject, n int) (Decision, error) {
 	if s.bypass {
 		l.bypassed.Add(1)
 		return Decision{Allowed: true}, nil

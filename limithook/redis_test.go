@@ -1,12 +1,16 @@
 package limithook
 
 import (
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/gorminfra/infra/internal/testbed"
 	"github.com/redis/go-redis/v9"
 )
+
+var namespaces atomic.Int64
 
 // client connects to the package's Redis or to another address.
 func client(tb testing.TB, addr string) *redis.Client {
@@ -33,7 +37,8 @@ func stores(t *testing.T) map[string]func(Config) Config {
 
 func onRedis(tb testing.TB, c Config) Config {
 	tb.Helper()
-	c.Redis, c.Name, c.Timeout = client(tb, ""), digest(tb.Name(), 8), 5*time.Second
+	c.Redis, c.Timeout = client(tb, ""), 5*time.Second
+	c.Name = fmt.Sprint(digest(tb.Name(), 8), ".", namespaces.Add(1)) // -count runs a test again
 	c.OnRedisFailure = Closed
 	return c
 }
