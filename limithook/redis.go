@@ -28,6 +28,7 @@ const globalKey = "g"
 // a Cluster too. Keys vanish one window after their last use.
 type redisLogs struct {
 	client    redisClient
+	script    *redis.Script
 	logs      string // prefix of the keys
 	leases    string
 	globalKey [2]string
@@ -55,7 +56,7 @@ type unspent struct {
 }
 
 func newRedisLogs(client redis.UniversalClient, name string, timeout time.Duration) *redisLogs {
-	r := &redisLogs{client: client, timeout: timeout}
+	r := &redisLogs{client: client, script: decideScript, timeout: timeout}
 	if c, ok := client.(interface {
 		WithTimeout(time.Duration) *redis.Client
 	}); ok {
@@ -82,7 +83,7 @@ func (r *redisLogs) ask(ctx context.Context, c *call) error {
 		keys = append(keys, r.globalKey[0], r.globalKey[1])
 		args = c.global.appendTo(args)
 	}
-	v, err := decideScript.Run(ctx, r.client, keys, args...).Result()
+	v, err := r.script.Run(ctx, r.client, keys, args...).Result()
 	if err != nil {
 		return err
 	}
@@ -122,7 +123,7 @@ func (p *reply) read(fields []any) error {
 
 // probe asks a question that charges nobody, and needs what a real one needs.
 func (r *redisLogs) probe(ctx context.Context) error {
-	return decideScript.Run(ctx, r.client, []string{r.globalKey[0], r.globalKey[1]}, false, 1, 1, 1000, 0, 0).Err()
+	return r.script.Run(ctx, r.client, []string{r.globalKey[0], r.globalKey[1]}, false, 1, 1, 1000, 0, 0).Err()
 }
 
 func (r *redisLogs) reset(ctx context.Context, key string) error {
