@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"gorm.io/gorm"
+
+	"github.com/gorminfra/infra/internal/replay"
 )
 
 // The keys under which a statement's Settings carry what its preloads need.
@@ -75,7 +77,14 @@ func (h *Hub) wrapCallbacks(db *gorm.DB) error {
 func (h *Hub) gate(chain Chain) func(*gorm.DB) {
 	return func(db *gorm.DB) {
 		st := h.stages.Load()
-		if len(st.gates) == 0 || db.DryRun || db.Error != nil {
+		if db.DryRun || db.Error != nil {
+			return
+		}
+		if err := h.conflict(db); err != nil {
+			_ = db.AddError(err)
+			return
+		}
+		if len(st.gates) == 0 {
 			return
 		}
 		r := h.newRecord(st, chain, db, db.Statement.ConnPool)
@@ -96,12 +105,12 @@ func (h *Hub) terminal(chain Chain, original func(*gorm.DB)) func(*gorm.DB) {
 			return
 		}
 		stmt := db.Statement
-		r := h.newRecord(h.stages.Load(), chain, db, stmt.ConnPool)
-		if r.Where == Foreign && h.dbresolverPresent(db) {
-			_ = db.AddError(ErrDBResolver)
+		if err := h.conflict(db); err != nil {
+			refuse(chain, db, err)
 			original(db) // leaves the statement as any failed one
 			return
 		}
+		r := h.newRecord(h.stages.Load(), chain, db, stmt.ConnPool)
 		if chain == Row {
 			r.captureCallers()
 		}
@@ -116,13 +125,21 @@ func (h *Hub) terminal(chain Chain, original func(*gorm.DB)) func(*gorm.DB) {
 			if len(stmt.Preloads) > 0 {
 				stmt.Settings.Store(preloadSelf, r)
 			}
-			if r.rows != nil && completed && r.rows.handOver() {
+			if completed && r.handOver() {
 				return // finished by Rows.Close
 			}
 			r.finish(completed)
 		}()
 		original(db)
 		completed = true
+	}
+}
+
+// refuse gives the caller err. A missing *sql.Row would make its Scan panic.
+func refuse(chain Chain, db *gorm.DB, err error) {
+	_ = db.AddError(err)
+	if rows, _ := db.Get("rows"); chain == Row && rows != true {
+		db.Statement.Dest = replay.ErrorRow(err)
 	}
 }
 
@@ -169,6 +186,9 @@ func (h *Hub) wrapDefaultTransaction(p processor) error {
 	}
 	err := p.Replace("gorm:begin_transaction", func(db *gorm.DB) {
 		stmt := db.Statement
+		if isHybrid(stmt.ConnPool) {
+			return
+		}
 		if conn, ok := stmt.ConnPool.(*sql.Conn); ok && !db.SkipDefaultTransaction && db.Error == nil {
 			stmt.Settings.Store(pinnedConn, pinned{stmt, conn})
 			stmt.ConnPool = &Conn{Conn: conn, hub: h}
@@ -187,6 +207,29 @@ func (h *Hub) wrapDefaultTransaction(p processor) error {
 			stmt.ConnPool = v.(pinned).conn
 		}
 	})
+}
+
+// isHybrid recognises a pool that another plugin put around ours and that is
+// pool and transaction in one, as sharding's is. Around a *sql.DB it begins
+// nothing, and around a *sql.Tx it commits nothing, so GORM's default
+// transaction has no effect with it. Around our pool it would hand out our
+// transaction and be left behind, and around our transaction it would commit it
+// with the first statement.
+func isHybrid(pool gorm.ConnPool) bool {
+	switch pool.(type) {
+	case *Pool, *Tx, *gorm.PreparedStmtDB, *gorm.PreparedStmtTX, *sql.Conn:
+		return false
+	}
+	_, begins := pool.(gorm.ConnPoolBeginner)
+	_, commits := pool.(gorm.TxCommitter)
+	if !begins || !commits {
+		return false
+	}
+	switch belowWrapper(pool).(type) {
+	case *Pool, *Tx:
+		return true
+	}
+	return false
 }
 
 type pinned struct {

@@ -2,7 +2,6 @@ package hook
 
 import (
 	"context"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +17,7 @@ const (
 // pg_proc at the first statement that calls a function which is no built-in,
 // and again after DDL.
 type catalog struct {
-	mu       sync.Mutex // one reader at a time
+	reading  chan struct{} // holds one value while somebody reads
 	volatile atomic.Pointer[map[string]bool]
 	retry    atomic.Int64 // Unix nanoseconds before which a failed read is not tried again
 }
@@ -67,14 +66,23 @@ func (c *catalog) functions(ctx context.Context, primary *Node, mayLoad bool) ma
 	if !mayLoad || time.Now().UnixNano() < c.retry.Load() {
 		return nil
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	select {
+	case c.reading <- struct{}{}:
+		defer func() { <-c.reading }()
+	case <-ctx.Done():
+		return nil
+	}
 	if m := c.volatile.Load(); m != nil {
 		return *m
 	}
+	if time.Now().UnixNano() < c.retry.Load() {
+		return nil // somebody else has just failed
+	}
 	m, err := readFunctions(ctx, primary)
 	if err != nil {
-		c.retry.Store(time.Now().Add(catalogBackoff).UnixNano())
+		if ctx.Err() == nil {
+			c.retry.Store(time.Now().Add(catalogBackoff).UnixNano())
+		}
 		return nil
 	}
 	c.volatile.Store(&m)
@@ -85,7 +93,7 @@ func (c *catalog) functions(ctx context.Context, primary *Node, mayLoad bool) ma
 func (c *catalog) forget() { c.volatile.Store(nil) }
 
 func readFunctions(ctx context.Context, primary *Node) (map[string]bool, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), catalogTimeout)
+	ctx, cancel := context.WithTimeout(ctx, catalogTimeout)
 	defer cancel()
 	rows, err := primary.physical.QueryContext(ctx, `SELECT n.nspname, p.proname, bool_or(p.provolatile = 'v')
 		FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace GROUP BY 1, 2`)

@@ -2,6 +2,7 @@ package hook
 
 import (
 	"database/sql"
+	"reflect"
 
 	"gorm.io/gorm"
 )
@@ -39,22 +40,73 @@ func (h *Hub) classify(r *Record, pool gorm.ConnPool) {
 			return
 		default:
 			r.Where = Foreign
+			h.classifyWrapped(r, pool)
 			return
 		}
 	}
 }
 
+// classifyWrapped looks below a pool that another plugin put around ours on the
+// statement, as sharding does: the statement still has to run through it. In a
+// transaction of ours it belongs to that; outside, it comes back to our Pool,
+// perhaps with another text, and is routed there.
+func (h *Hub) classifyWrapped(r *Record, pool gorm.ConnPool) {
+	switch p := belowWrapper(pool).(type) {
+	case *Tx:
+		if p != nil && p.hub == h {
+			r.Where, r.tx, r.Txn, r.Node = InTxn, p, p.txn, p.txn.Node
+			r.wrapped = true
+		}
+	case *Pool:
+		r.wrapped = p.hub == h
+	}
+}
+
+// belowWrapper returns the first pool of this package, of GORM or of
+// database/sql below structs with a field ConnPool, or nil.
+func belowWrapper(pool gorm.ConnPool) gorm.ConnPool {
+	for range 4 { // deeper ones are not met
+		switch p := pool.(type) {
+		case nil, *Pool, *Tx, *sql.DB, *sql.Tx, *sql.Conn:
+			return pool
+		case *gorm.PreparedStmtDB:
+			pool = p.ConnPool
+			continue
+		case *gorm.PreparedStmtTX:
+			pool = p.Tx
+			continue
+		}
+		v := reflect.Indirect(reflect.ValueOf(pool))
+		if v.Kind() != reflect.Struct {
+			return nil
+		}
+		f := v.FieldByName("ConnPool")
+		if !f.IsValid() || !f.CanInterface() {
+			return nil
+		}
+		pool, _ = f.Interface().(gorm.ConnPool)
+	}
+	return nil
+}
+
 // target is the pool of a statement that is not routed.
 func (r *Record) target() gorm.ConnPool {
-	if r.Where == InTxn {
+	if r.Where == InTxn && !r.wrapped {
 		return r.tx.target(r.prepared)
 	}
 	return r.orig
 }
 
-// dbresolverPresent reports whether a pool that is not ours was put on the
-// statement by a dbresolver that was used after us.
-func (h *Hub) dbresolverPresent(db *gorm.DB) bool {
-	_, ok := db.Plugins[dbresolverName]
-	return ok
+// conflict reports a dbresolver that was used after us. It is asked for each
+// statement, and looks only when there are other plugins than before.
+func (h *Hub) conflict(db *gorm.DB) error {
+	n := int64(len(db.Plugins))
+	if h.plugins.Load() == n {
+		return nil
+	}
+	if _, ok := db.Plugins[dbresolverName]; ok {
+		return ErrDBResolver
+	}
+	h.plugins.Store(n)
+	return nil
 }

@@ -24,6 +24,7 @@ package hook
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -49,7 +50,8 @@ type Hub struct {
 	nodes  []*Node // besides the primary
 	replay *replay.DB
 
-	stages atomic.Pointer[stages]
+	stages  atomic.Pointer[stages]
+	plugins atomic.Int64 // number of plugins among which no dbresolver was found
 }
 
 var _ gorm.Plugin = (*Hub)(nil)
@@ -59,12 +61,15 @@ var _ gorm.Plugin = (*Hub)(nil)
 // Initialize, after its configuration was found valid. It does not block.
 func Attach(db *gorm.DB) (*Hub, error) {
 	if h, ok := db.Plugins[pluginName].(*Hub); ok {
+		if h.root.Callback() != db.Callback() {
+			return nil, h.otherDB()
+		}
 		return h, nil
 	}
 	if _, ok := db.Plugins[dbresolverName]; ok {
 		return nil, ErrDBResolver
 	}
-	h := &Hub{}
+	h := &Hub{catalog: catalog{reading: make(chan struct{}, 1)}}
 	h.stages.Store(&stages{})
 	if err := db.Use(h); err != nil {
 		return nil, err
@@ -85,7 +90,7 @@ func (h *Hub) Name() string { return pluginName }
 // Initialize implements gorm.Plugin; it is called by Attach.
 func (h *Hub) Initialize(db *gorm.DB) error {
 	if h.root != nil {
-		return errors.New("hook: the plugin already serves another *gorm.DB: open the second one with a gorm.Config of its own and use a second plugin on it")
+		return h.otherDB()
 	}
 	root := rootOf(db)
 
@@ -101,6 +106,16 @@ func (h *Hub) Initialize(db *gorm.DB) error {
 	return nil
 }
 
+// otherDB says why a second *gorm.DB asks for this hub. It does so because it
+// was opened with a copy of the first one's Config, which is what dbresolver
+// does for its replicas.
+func (h *Hub) otherDB() error {
+	if h.root.Callback().Create().Get(dbresolverName) != nil {
+		return ErrDBResolver
+	}
+	return errors.New("hook: the plugin already serves another *gorm.DB: open the second one with a gorm.Config of its own and use a second plugin on it")
+}
+
 // rootOf finds the *gorm.DB that gorm.Open made: a session has a copy of its
 // Config, and what were installed there would be gone with the session.
 func rootOf(db *gorm.DB) *gorm.DB {
@@ -112,26 +127,34 @@ func rootOf(db *gorm.DB) *gorm.DB {
 // wrapPool puts the router in front of the physical pool, inside GORM's
 // statement cache where there is one.
 func (h *Hub) wrapPool(db *gorm.DB) {
-	if prepared, ok := h.root.ConnPool.(*gorm.PreparedStmtDB); ok {
-		h.primary = newNode(h, "primary", prepared.ConnPool)
-		if _, inTx := prepared.ConnPool.(gorm.TxCommitter); inTx {
-			return
-		}
-		h.pool = &Pool{hub: h}
-		prepared.ConnPool = h.pool
-		return
+	physical := h.root.ConnPool
+	if prepared, ok := physical.(*gorm.PreparedStmtDB); ok {
+		physical = prepared.ConnPool
 	}
-	h.primary = newNode(h, "primary", h.root.ConnPool)
-	if _, inTx := h.root.ConnPool.(gorm.TxCommitter); inTx {
+	h.primary = newNode(h, "primary", physical)
+	if _, inTx := physical.(gorm.TxCommitter); inTx {
 		return
 	}
 	h.pool = &Pool{hub: h}
 	for _, d := range []*gorm.DB{h.root, db} {
-		d.ConnPool = h.pool
+		d.ConnPool = h.inFrontOf(d.ConnPool, physical)
 		if d.Statement != nil {
-			d.Statement.ConnPool = h.pool
+			d.Statement.ConnPool = h.inFrontOf(d.Statement.ConnPool, physical)
 		}
 	}
+}
+
+// inFrontOf returns our pool for the physical one, and leaves any other alone:
+// the session that Use was called on may be a transaction.
+func (h *Hub) inFrontOf(pool, physical gorm.ConnPool) gorm.ConnPool {
+	if prepared, ok := pool.(*gorm.PreparedStmtDB); ok {
+		prepared.ConnPool = h.inFrontOf(prepared.ConnPool, physical)
+		return prepared
+	}
+	if t := reflect.TypeOf(pool); t == reflect.TypeOf(physical) && t.Comparable() && pool == physical {
+		return h.pool
+	}
+	return pool
 }
 
 // Primary is the node that gorm.Open connected to.

@@ -2,8 +2,9 @@ package hook
 
 import (
 	"slices"
+	"strings"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"gorm.io/gorm"
 )
@@ -15,9 +16,9 @@ type Node struct {
 
 	hub      *Hub
 	physical gorm.ConnPool
-	mu       sync.Mutex // guards the rest
+	mended   atomic.Int64 // stale plans met
+	mu       sync.Mutex   // guards stmts
 	stmts    *gorm.PreparedStmtDB
-	retired  []retiredStore
 }
 
 func newNode(h *Hub, name string, pool gorm.ConnPool) *Node {
@@ -67,16 +68,26 @@ func (n *Node) forget(text string) {
 	}
 }
 
-// Reset makes the node prepare its statements anew, after DDL. Statements that
-// are running now keep theirs: the old store is closed a minute later, at the
-// next Reset or with the node.
+// freshText is text with blanks behind it that no plan was made for yet, or
+// not lately: pgx keeps plans by text, a few hundred for each connection.
+func (n *Node) freshText(text string) string {
+	return padded(text, 1+int(n.mended.Add(1)-1)%maxPadding)
+}
+
+// maxPadding bounds the blanks behind a text.
+const maxPadding = 64
+
+func padded(text string, n int) string { return text + strings.Repeat(" ", n) }
+
+// Reset makes the node prepare its statements anew, after DDL. One that is
+// about to run meets "statement is closed" and is prepared again.
+//
+// The store itself stays: GORM gives each a goroutine that never ends.
 func (n *Node) Reset() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.closeRetired(time.Now().Add(-time.Minute))
-	if n.stmts != nil && len(n.stmts.Stmts.Keys()) > 0 {
-		n.retired = append(n.retired, retiredStore{n.stmts, time.Now()})
-		n.stmts = nil
+	if n.stmts != nil {
+		n.stmts.Close()
 	}
 }
 
@@ -88,35 +99,8 @@ func (n *Node) Close() {
 	n.hub.mu.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.closeRetired(time.Now())
 	if n.stmts != nil {
 		n.stmts.Close()
 		n.stmts = nil
 	}
-}
-
-func (n *Node) closeRetired(before time.Time) {
-	n.retired = slices.DeleteFunc(n.retired, func(r retiredStore) bool {
-		if r.since.After(before) {
-			return false
-		}
-		r.store.Close()
-		return true
-	})
-}
-
-type retiredStore struct {
-	store *gorm.PreparedStmtDB
-	since time.Time
-}
-
-// unprepared is the physical pool below GORM's statement cache.
-func unprepared(pool gorm.ConnPool) gorm.ConnPool {
-	switch p := pool.(type) {
-	case *gorm.PreparedStmtDB:
-		return unprepared(p.ConnPool)
-	case *gorm.PreparedStmtTX:
-		return unprepared(p.Tx)
-	}
-	return pool
 }

@@ -1,26 +1,23 @@
 package hook
 
 import (
-	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // commitOutcome reads the answer to COMMIT. When it is not certain that nothing
-// was committed, the outcome is Unknown.
+// was committed, the outcome is Unknown. A context that ends during COMMIT is:
+// pgx then returns the bare context.Canceled, as database/sql does when it has
+// sent nothing.
 func commitOutcome(err error) TxnOutcome {
 	switch {
 	case err == nil:
 		return Committed
-	case errors.Is(err, sql.ErrTxDone), errors.Is(err, pgx.ErrTxCommitRollback):
-		return RolledBack
-	case err == context.Canceled, err == context.DeadlineExceeded: //nolint:errorlint // see below
-		// The bare values come from database/sql, which sent nothing; an end of
-		// the context during COMMIT arrives wrapped by the driver.
-		return RolledBack
-	case refusedByServer(err):
+	case errors.Is(err, sql.ErrTxDone), errors.Is(err, pgx.ErrTxCommitRollback), notSent(err), refusedByServer(err):
 		return RolledBack
 	}
 	return Unknown
@@ -31,18 +28,27 @@ func autocommitOutcome(err error) TxnOutcome {
 	switch {
 	case err == nil:
 		return Committed
-	case refusedByServer(err):
+	case notSent(err), refusedByServer(err):
 		return RolledBack
 	}
 	return Unknown // also an error of our own side while reading the answer
+}
+
+// notSent reports whether the server cannot have seen the statement.
+func notSent(err error) bool {
+	var dial *pgconn.ConnectError
+	return errors.Is(err, driver.ErrBadConn) || pgconn.SafeToRetry(err) || errors.As(err, &dial)
 }
 
 // refusedByServer reports whether the server answered that the statement failed
 // and will go on: not when it was about to die, or did not know itself.
 func refusedByServer(err error) bool {
 	state := sqlState(err)
-	if len(state) != 5 || state == "40003" { // statement_completion_unknown
+	switch {
+	case len(state) != 5, state == "40003": // statement_completion_unknown
 		return false
+	case state == "57014": // query_canceled: an ordinary error
+		return true
 	}
 	switch state[:2] {
 	case "08", "57", "58", "53", "XX", "F0":

@@ -26,6 +26,9 @@ var (
 func (p *Pool) direct(ctx context.Context) *Record {
 	r := p.hub.newRecord(p.hub.stages.Load(), Direct, p.hub.root, p)
 	r.Context = ctx
+	if outer, ok := ctx.Value(outerKey{}).(*Record); ok {
+		r.outer, r.Quiet = outer, true
+	}
 	return r
 }
 
@@ -54,7 +57,7 @@ func (p *Pool) QueryContext(ctx context.Context, text string, args ...any) (rows
 	completed := false
 	defer func() {
 		r.Err = err
-		if err == nil && r.rows != nil && r.rows.handOver() {
+		if completed && r.handOver() {
 			return
 		}
 		r.finish(completed)
@@ -72,7 +75,7 @@ func (p *Pool) QueryRowContext(ctx context.Context, text string, args ...any) (r
 		if row != nil {
 			r.Err = row.Err()
 		}
-		if r.Err == nil && r.rows != nil && r.rows.handOver() {
+		if completed && r.handOver() {
 			return
 		}
 		r.finish(completed)

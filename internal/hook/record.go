@@ -3,12 +3,15 @@ package hook
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"gorm.io/gorm"
 	"gorm.io/gorm/schema"
 
+	"github.com/gorminfra/infra/internal/replay"
 	"github.com/gorminfra/infra/internal/scope"
 	"github.com/gorminfra/infra/internal/sqltext"
 )
@@ -140,8 +143,14 @@ type Record struct {
 	stages   *stages
 	orig     gorm.ConnPool // Statement.ConnPool as it was
 	tx       *Tx
-	prepared bool // the caller uses prepared statements
-	reached  bool // SQL has reached the statement pool
+	prepared bool    // the caller uses prepared statements
+	reached  bool    // SQL has reached the statement pool
+	wrapped  bool    // another plugin's pool stands around ours
+	sent     bool    // the server may have seen it
+	outer    *Record // the statement that this Direct one is sent for
+	runErr   error   // the driver's error, before GORM translates it
+	forked   bool
+	hint     Hint // of a fork
 	done     atomic.Bool
 	attempt  time.Time
 	routed   *Node // attempt that Router.Done has not been told of
@@ -171,7 +180,21 @@ func (r *Record) reach(ctx context.Context, text string, args []any) {
 	r.Context, r.SQL, r.Args = ctx, text, args
 	r.Text = sqltext.Analyze(text)
 	r.Access = r.hub.accessOf(ctx, r.Text, r.Where == Pooled)
+	if r.Access == ReadOnly && (r.Text.System || hasDriverOption(args)) {
+		r.Access = NeedsPrimary
+	}
 	r.findScope(ctx)
+}
+
+// hasDriverOption reports whether args begin with an option of pgx. GORM's
+// migrator reads a table's columns so; what it reads of the schema must be
+// today's, as all that is read of the catalogue.
+func hasDriverOption(args []any) bool {
+	if len(args) == 0 {
+		return false
+	}
+	_, ok := args[0].(pgx.QueryExecMode)
+	return ok
 }
 
 func (r *Record) findScope(ctx context.Context) {
@@ -181,7 +204,12 @@ func (r *Record) findScope(ctx context.Context) {
 }
 
 // Hint returns what dbresolver's clauses on the statement ask for.
-func (r *Record) Hint() Hint { return hintOf(r.DB.Statement) }
+func (r *Record) Hint() Hint {
+	if r.forked {
+		return r.hint
+	}
+	return hintOf(r.DB.Statement)
+}
 
 // Table is the table that the statement is about, as GORM or its text names it.
 func (r *Record) Table() string {
@@ -204,13 +232,23 @@ func (r *Record) finish(completed bool) {
 		return
 	}
 	r.Duration = time.Since(r.Start)
-	r.endAttempt(r.Err)
+	if r.rows != nil {
+		r.rows.drop()
+	}
+	err := r.databaseError()
+	r.endAttempt(err)
 	if t := r.Txn; t != nil && t.Autocommit {
-		if completed && (r.rows == nil || r.Err != nil) {
-			t.end(autocommitOutcome(r.Err))
-		} else {
+		switch {
+		case !r.sent:
+			t.end(RolledBack)
+		case completed && (r.rows == nil || err != nil):
+			t.end(autocommitOutcome(err))
+		default:
 			t.end(Unknown) // a panic, or Rows whose own error we do not see
 		}
+	}
+	if r.outer != nil {
+		r.outer.Node = r.Node
 	}
 	if r.Quiet || !r.reached && r.Outcome != Refused {
 		return
@@ -218,6 +256,15 @@ func (r *Record) finish(completed bool) {
 	for _, o := range r.stages.observers {
 		o.Observe(r.Context, r)
 	}
+}
+
+// databaseError is Err as the driver gave it: GORM may have translated it, or
+// made an error of an empty result.
+func (r *Record) databaseError() error {
+	if r.runErr != nil || r.Err == nil || errors.Is(r.Err, gorm.ErrRecordNotFound) {
+		return r.runErr
+	}
+	return r.Err
 }
 
 // endAttempt tells the router that the attempt under way has ended.
@@ -238,6 +285,7 @@ func (r *Record) Fork(ctx context.Context) *Record {
 		DB: r.hub.root, Context: ctx, SQL: r.SQL, Args: r.Args, Text: r.Text, Scope: r.Scope, Parent: r.Parent,
 		Start: time.Now(), Rows: -1,
 		hub: r.hub, stages: r.stages, orig: r.orig, prepared: r.prepared, reached: true,
+		forked: true, hint: r.Hint(),
 	}
 	return f
 }
@@ -250,9 +298,9 @@ func (r *Record) Finish(n int64, err error) {
 
 // asRow makes a *sql.Row of a result, which database/sql itself cannot.
 func (r *Record) asRow(ctx context.Context, rows *sql.Rows) *sql.Row {
-	src, err := replaySource(rows)
+	src, err := replay.FromRows(rows)
 	if err != nil {
-		return r.hub.Replay().ErrorRow(err)
+		return replay.ErrorRow(err)
 	}
 	return r.hub.Replay().Row(ctx, src)
 }

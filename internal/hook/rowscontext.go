@@ -14,23 +14,21 @@ import (
 type rowsContext struct {
 	context.Context
 	done    chan struct{}
-	release func() bool
-	state   atomic.Int32
-	closed  func()
-}
+	release func() bool     // takes back the watch of Context
+	closed  func(err error) // err is that of a context which ended first
 
-const (
-	rowsRunning int32 = iota // the terminal callback is running
-	rowsHanded               // it has ended, the rows are the caller's
-	rowsClosed
-)
+	mu       sync.Mutex // guards the rest
+	children int        // contexts below that have not ended
+	handed   bool       // the terminal callback has ended, the rows are the caller's
+	over     bool       // nobody waits for them
+}
 
 // never makes database/sql watch a context that cannot end.
 var never = make(chan struct{})
 
 // newRowsContext calls closed once, when the Rows are closed after handOver.
-func newRowsContext(ctx context.Context, closed func()) *rowsContext {
-	c := &rowsContext{Context: ctx, closed: closed, done: never, release: func() bool { return true }}
+func newRowsContext(ctx context.Context, closed func(error)) *rowsContext {
+	c := &rowsContext{Context: ctx, closed: closed, done: never}
 	if ctx.Done() != nil {
 		// A channel of its own: with its parent's the context package would
 		// hang children on the parent, past us.
@@ -45,34 +43,74 @@ func (c *rowsContext) Done() <-chan struct{} { return c.done }
 
 // AfterFunc is what the context package looks for when it makes a child.
 func (c *rowsContext) AfterFunc(f func()) (stop func() bool) {
-	tell := sync.OnceFunc(c.childGone)
-	if c.Context.Done() == nil {
-		return func() bool { tell(); return true }
+	c.mu.Lock()
+	c.children++
+	c.mu.Unlock()
+	child := &rowsChild{of: c}
+	if c.Context.Done() != nil {
+		child.stopParent = context.AfterFunc(c.Context, func() {
+			f()
+			child.leave(c.Context.Err())
+		})
 	}
-	parentStop := context.AfterFunc(c.Context, func() { f(); tell() })
-	return func() bool {
-		stopped := parentStop()
-		tell()
-		return stopped
-	}
+	return child.stop
 }
 
-// childGone is called when a child has been cancelled. Children that the driver
-// makes for the time of a call are gone before the hand-over.
-func (c *rowsContext) childGone() {
-	if c.state.CompareAndSwap(rowsHanded, rowsClosed) {
-		c.release()
-		c.closed()
+type rowsChild struct {
+	of         *rowsContext
+	left       atomic.Bool
+	stopParent func() bool
+}
+
+func (k *rowsChild) stop() bool {
+	stopped := k.stopParent == nil || k.stopParent()
+	k.leave(nil)
+	return stopped
+}
+
+func (k *rowsChild) leave(err error) {
+	if !k.left.CompareAndSwap(false, true) {
+		return
+	}
+	c := k.of
+	c.mu.Lock()
+	c.children--
+	tell := c.handed && !c.over && c.children == 0
+	c.over = c.over || tell
+	c.mu.Unlock()
+	if tell {
+		c.let()
+		c.closed(err)
 	}
 }
 
 // handOver is called when the terminal callback ends: from now on the Rows are
-// the caller's, and their Close ends the record. It reports false when the
-// context has ended and the Rows close by themselves.
+// the caller's, and their Close ends the record. It reports false when there is
+// nothing to wait for: the Rows are closed, or never were, or hang below a
+// context of somebody else's, or close by themselves with a context that has
+// ended.
 func (c *rowsContext) handOver() bool {
-	if c.Err() != nil {
-		c.release()
-		return false
+	c.mu.Lock()
+	c.handed = !c.over && c.children > 0 && c.Err() == nil
+	c.over = !c.handed
+	handed := c.handed
+	c.mu.Unlock()
+	if !handed {
+		c.let()
 	}
-	return c.state.CompareAndSwap(rowsRunning, rowsHanded)
+	return handed
+}
+
+// drop ends the waiting.
+func (c *rowsContext) drop() {
+	c.mu.Lock()
+	c.over = true
+	c.mu.Unlock()
+	c.let()
+}
+
+func (c *rowsContext) let() {
+	if c.release != nil {
+		c.release()
+	}
 }

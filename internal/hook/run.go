@@ -13,8 +13,14 @@ import (
 	"github.com/gorminfra/infra/internal/sqltext"
 )
 
+// errNotPrepared stands for GORM's empty *sql.Row, whose Scan panics.
+var errNotPrepared = errors.New("hook: the statement could not be prepared")
+
 // passGates asks the gates; a refusal is the record's outcome.
 func (r *Record) passGates(ctx context.Context) error {
+	if r.outer != nil {
+		return nil
+	}
 	for _, g := range r.stages.gates {
 		if err := g.Gate(ctx, r); err != nil {
 			r.Outcome, r.Err = Refused, err
@@ -51,7 +57,7 @@ func (r *Record) Next(ctx context.Context) (*sql.Rows, error) {
 }
 
 func (r *Record) charge(ctx context.Context) error {
-	if r.Chain.writes() || r.Chain == Raw {
+	if r.Chain.writes() || r.Chain == Raw || r.outer != nil {
 		return nil
 	}
 	for _, c := range r.stages.chargers {
@@ -73,10 +79,10 @@ func (r *Record) beforeWrite(ctx context.Context) error {
 		r.Txn.note(r.Text)
 		return nil
 	}
-	if len(r.stages.txns) == 0 {
+	if len(r.stages.txns) == 0 || r.comesBack() {
 		return nil
 	}
-	t := &Txn{Context: ctx, Autocommit: true, Foreign: r.Where == Foreign, stages: r.stages}
+	t := &Txn{Context: ctx, Node: r.Node, Autocommit: true, Foreign: r.Where == Foreign, stages: r.stages}
 	t.note(r.Text)
 	if err := t.beforeCommit(ctx); err != nil {
 		t.end(RolledBack)
@@ -102,33 +108,33 @@ func (r *Record) servable() bool {
 
 func (r *Record) queryRow(ctx context.Context, text string, args []any) *sql.Row {
 	if err := r.admit(ctx, text, args); err != nil {
-		return r.hub.Replay().ErrorRow(err)
+		return replay.ErrorRow(err)
 	}
 	if r.servable() {
 		rows, err := r.stages.server.Serve(ctx, r)
 		if err != nil {
-			return r.hub.Replay().ErrorRow(err)
+			return replay.ErrorRow(err)
 		}
 		return r.asRow(ctx, rows)
 	}
 	if err := r.charge(ctx); err != nil {
-		return r.hub.Replay().ErrorRow(err)
+		return replay.ErrorRow(err)
 	}
 	if err := r.beforeWrite(ctx); err != nil {
-		return r.hub.Replay().ErrorRow(err)
+		return replay.ErrorRow(err)
 	}
 	row, err := attempts(ctx, r, func(ctx context.Context, pool gorm.ConnPool, text string) (*sql.Row, error) {
-		ctx = r.watchRows(ctx)
-		row := pool.QueryRowContext(ctx, text, r.Args...)
+		if err := prepareFirst(ctx, pool, text); err != nil {
+			return nil, err
+		}
+		row := pool.QueryRowContext(r.watchRows(ctx), text, r.Args...)
 		if *row == (sql.Row{}) {
-			// GORM's statement cache returns an empty row when it cannot
-			// prepare, and Scan on that panics: ask the physical pool.
-			row = unprepared(pool).QueryRowContext(ctx, text, r.Args...)
+			return nil, errNotPrepared
 		}
 		return row, row.Err()
 	})
-	if row == nil { // no node was found
-		return r.hub.Replay().ErrorRow(err)
+	if row == nil {
+		return replay.ErrorRow(err)
 	}
 	return row
 }
@@ -149,6 +155,9 @@ func (r *Record) exec(ctx context.Context, text string, args []any) (sql.Result,
 		res, err := pool.ExecContext(ctx, text, r.Args...)
 		if err == nil && r.Text.Operation == sqltext.DDL {
 			r.hub.afterDDL()
+			if r.tx != nil {
+				r.tx.ddl.Add(1)
+			}
 		}
 		return res, err
 	})
@@ -156,20 +165,39 @@ func (r *Record) exec(ctx context.Context, text string, args []any) (sql.Result,
 
 // attempts runs the statement on its pool: one attempt, or, when it is routed,
 // a second one on another node or with a fresh plan.
-func attempts[T any](ctx context.Context, r *Record, run func(context.Context, gorm.ConnPool, string) (T, error)) (res T, err error) {
-	if r.Where != Pooled {
-		res, err = run(ctx, r.target(), r.SQL)
-		if r.Where == InTxn && r.prepared && stalePlan(err) {
+func attempts[T any](ctx context.Context, r *Record, run func(context.Context, gorm.ConnPool, string) (T, error)) (T, error) {
+	res, err := try(ctx, r, run)
+	r.runErr = err
+	return res, err
+}
+
+func try[T any](ctx context.Context, r *Record, run func(context.Context, gorm.ConnPool, string) (T, error)) (res T, err error) {
+	r.sent = ctx.Err() == nil // database/sql sends nothing for a context that has ended
+	switch r.Where {
+	case Pooled:
+	case InTxn:
+		res, err = run(ctx, r.target(), r.tx.text(r.SQL))
+		if r.prepared && stalePlan(err) {
 			r.Node.forget(r.SQL) // the transaction is lost, the next one is not
 		}
 		return res, err
+	default:
+		if r.comesBack() {
+			ctx = context.WithValue(ctx, outerKey{}, r)
+		}
+		return run(ctx, r.target(), r.SQL)
 	}
 	node, err := r.route(ctx)
 	if err != nil {
+		r.sent = false
 		return res, err
 	}
 	r.startAttempt(node)
 	res, err = run(ctx, node.target(r.prepared), r.SQL)
+	if err != nil && r.prepared && closedStatement(err) {
+		// A Reset came between its look-up and its run, and nothing ran.
+		res, err = run(ctx, node.target(true), r.SQL)
+	}
 	if err == nil {
 		return res, nil
 	}
@@ -179,7 +207,7 @@ func attempts[T any](ctx context.Context, r *Record, run func(context.Context, g
 		// another plan.
 		node.forget(r.SQL)
 		r.retryOn(node, err)
-		return run(ctx, node.physical, r.SQL+" ")
+		return run(ctx, node.physical, node.freshText(r.SQL))
 	}
 	if r.stages.router == nil {
 		return res, err
@@ -220,11 +248,55 @@ func (r *Record) watchRows(ctx context.Context) context.Context {
 	if r.Chain != Row && (r.Chain != Direct || r.Access != Write) {
 		return ctx
 	}
-	r.rows = newRowsContext(ctx, func() { r.finish(true) })
+	if r.rows != nil { // of an attempt that failed
+		r.rows.drop()
+	}
+	r.rows = newRowsContext(ctx, func(err error) {
+		r.Err = err
+		r.finish(true)
+	})
 	return r.rows
 }
 
-func replaySource(rows *sql.Rows) (replay.Source, error) { return replay.FromRows(rows) }
+// handOver leaves the record's end to the Close of the caller's Rows, if there
+// are any.
+func (r *Record) handOver() bool {
+	return r.rows != nil && r.Err == nil && r.rows.handOver()
+}
+
+// outerKey is the context's key of the record whose statement another plugin's
+// pool sends on.
+type outerKey struct{}
+
+// comesBack reports whether the statement runs through another plugin's pool
+// and comes back to our own Pool, where it is routed and its write is seen.
+func (r *Record) comesBack() bool { return r.Where == Foreign && r.wrapped }
+
+// prepareFirst prepares a statement that GORM's store does not have: the store
+// itself would drop the error of a query for one row.
+func prepareFirst(ctx context.Context, pool gorm.ConnPool, text string) error {
+	var store *gorm.PreparedStmtDB
+	inTx := false
+	switch p := pool.(type) {
+	case *gorm.PreparedStmtDB:
+		store, pool = p, p.ConnPool
+	case *gorm.PreparedStmtTX:
+		store, pool, inTx = p.PreparedStmtDB, p.Tx, true
+	default:
+		return nil
+	}
+	store.Mux.Lock()
+	if s, ok := store.Stmts.Get(text); ok && (inTx || !s.Transaction) {
+		store.Mux.Unlock()
+		return s.Error()
+	}
+	_, err := store.Stmts.New(ctx, text, inTx, pool, store.Mux) // unlocks
+	return err
+}
+
+// closedStatement recognises database/sql's error for a prepared statement
+// that was closed before it was sent.
+func closedStatement(err error) bool { return err.Error() == "sql: statement is closed" }
 
 // stalePlan recognises Postgres' "cached plan must not change result type".
 func stalePlan(err error) bool {

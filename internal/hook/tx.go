@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"sync/atomic"
 
 	"gorm.io/gorm"
 )
@@ -17,7 +18,8 @@ type Tx struct {
 	hub     *Hub
 	stop    func() bool // takes back the watch of the context
 
-	prepared *gorm.PreparedStmtTX
+	prepared atomic.Pointer[gorm.PreparedStmtTX]
+	ddl      atomic.Int32 // DDL statements run in it
 }
 
 var (
@@ -133,8 +135,13 @@ func (t *Tx) Commit() error {
 			return err
 		}
 	}
+	ended := t.txn.Context.Err() != nil // database/sql then sends nothing
 	err := t.Tx.Commit()
-	t.txn.end(commitOutcome(err))
+	outcome := commitOutcome(err)
+	if ended && err != nil {
+		outcome = RolledBack
+	}
+	t.txn.end(outcome)
 	return err
 }
 
@@ -166,11 +173,23 @@ func ignoreDone(err error) error {
 // statements, through the node's own store. The store that GORM made belongs to
 // no node, and database/sql refuses another pool's statement.
 func (t *Tx) target(prepared bool) gorm.ConnPool {
-	if !prepared {
+	// A plan from before a DDL of this transaction would end it.
+	if !prepared || t.ddl.Load() > 0 {
 		return t.Tx
 	}
-	if t.prepared == nil {
-		t.prepared = &gorm.PreparedStmtTX{Tx: t.Tx, PreparedStmtDB: t.txn.Node.store()}
+	p := t.prepared.Load()
+	if p == nil {
+		p = &gorm.PreparedStmtTX{Tx: t.Tx, PreparedStmtDB: t.txn.Node.store()}
+		t.prepared.Store(p)
 	}
-	return t.prepared
+	return p
+}
+
+// text is what to send for text: after each DDL of the transaction another one,
+// so that no plan from before is used.
+func (t *Tx) text(text string) string {
+	if n := t.ddl.Load(); n > 0 {
+		return padded(text, 1+int(n-1)%maxPadding)
+	}
+	return text
 }

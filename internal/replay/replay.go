@@ -79,19 +79,25 @@ func (d *DB) Rows(ctx context.Context, src Source) (*sql.Rows, error) {
 
 // Row returns a real *sql.Row that reads the first row of src.
 func (d *DB) Row(ctx context.Context, src Source) *sql.Row {
-	return d.pool.QueryRowContext(ctx, "", driverArg{src})
+	row := d.pool.QueryRowContext(ctx, "", driverArg{src})
+	if row.Err() != nil { // src was never asked
+		_ = src.Close()
+	}
+	return row
 }
 
-// ErrorRow returns a *sql.Row whose Scan and Err return err.
-func (d *DB) ErrorRow(err error) *sql.Row {
-	return d.pool.QueryRowContext(context.Background(), "", driverArg{failed{err}})
+// ErrorRow returns a *sql.Row whose Scan and Err return err. It needs no DB.
+func ErrorRow(err error) *sql.Row {
+	pool := sql.OpenDB(failing{err})
+	defer pool.Close()
+	return pool.QueryRowContext(context.Background(), "")
 }
 
-type failed struct{ err error }
+// failing is a connector whose error becomes that of the row.
+type failing struct{ err error }
 
-func (failed) Columns() []Column           { return nil }
-func (f failed) Next([]driver.Value) error { return f.err }
-func (failed) Close() error                { return nil }
+func (f failing) Connect(context.Context) (driver.Conn, error) { return nil, f.err }
+func (failing) Driver() driver.Driver                          { return drv{} }
 
 type driverArg struct{ src Source }
 
@@ -119,9 +125,6 @@ func (conn) Close() error                             { return nil }
 func (conn) CheckNamedValue(*driver.NamedValue) error { return nil }
 func (conn) QueryContext(_ context.Context, _ string, args []driver.NamedValue) (driver.Rows, error) {
 	src := args[0].Value.(driverArg).src
-	if f, ok := src.(failed); ok {
-		return nil, f.err
-	}
 	r := &rows{src: src, cols: src.Columns()}
 	r.names = make([]string, len(r.cols))
 	for i := range r.cols {

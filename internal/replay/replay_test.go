@@ -72,7 +72,7 @@ func TestRowsScanDriverValuesAndTellColumnTypes(t *testing.T) {
 func TestErrorRowGivesTheErrorToScan(t *testing.T) {
 	t.Parallel()
 	want := errors.New("refused")
-	row := open(t).ErrorRow(want)
+	row := ErrorRow(want)
 	var x int
 	if err := row.Scan(&x); !errors.Is(err, want) || !errors.Is(row.Err(), want) {
 		t.Fatalf("Scan = %v, Err = %v, want %v", err, row.Err(), want)
