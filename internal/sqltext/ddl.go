@@ -59,6 +59,8 @@ func (p *parser) createdAs() {
 			} else {
 				p.st.Opaque = p.st.Opaque || p.cur().kw == kwExecute
 			}
+		case p.cur().kw == kwFor && p.at(1).kw == kwValues: // of a partition
+			p.skip()
 		case p.queryStart(0): // MySQL needs no AS
 			p.query(false)
 		default:

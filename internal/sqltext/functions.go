@@ -26,6 +26,8 @@ type function struct {
 	aggregate bool
 	locks     bool
 	session   bool
+	foreign   bool // not of Postgres
+	opaque    bool // may write what the text does not name
 }
 
 // Postgres calls a function stable when its answer can change between
@@ -43,32 +45,39 @@ overlaps pg_typeof phraseto_tsquery plainto_tsquery quote_literal quote_nullable
 timestamptz timetz timezone to_char to_date to_json to_jsonb to_number to_timestamp to_tsquery to_tsvector ts_headline
 websearch_to_tsquery xml xml_is_well_formed`
 
-// syntaxFunctions look like calls in SQL but are no rows of pg_proc, or are so
-// only in versions above 15, or name a type.
+// syntaxFunctions look like calls and are grammar of Postgres (in some version
+// from 14 to 18), so that no function of the user's own can have the name. PostGIS'
+// prefix is as good as grammar.
 const syntaxFunctions = `
-coalesce nullif greatest least trim grouping any_value xmlelement xmlforest xmlparse xmlroot xmlserialize xmltable
-json_table json_value json_query json_exists json_array json_object json_arrayagg json_objectagg json_scalar
-date_add date_subtract array_sort array_reverse casefold crc32 crc32c erf erfc gamma lgamma to_bin to_oct
-pg_input_is_valid pg_input_error_info decimal dec integer int bigint smallint real double float boolean character char
-varchar nchar datetime varbinary similarity word_similarity strict_word_similarity show_trgm unaccent levenshtein
-soundex metaphone dmetaphone cosine_distance l2_distance inner_product l1_distance vector_dims vector_norm hstore
-digest hmac st_distance st_dwithin st_contains st_within st_intersects st_makepoint st_setsrid st_point st_x st_y
+coalesce nullif greatest least trim grouping xmlconcat xmlelement xmlforest xmlparse xmlpi xmlroot xmlserialize xmltable
+json_table json_value json_query json_exists json_array json_arrayagg json_objectagg json_scalar json_serialize
+merge_action decimal dec integer int bigint smallint real float boolean character char varchar nchar
+st_distance st_dwithin st_contains st_within st_intersects st_makepoint st_setsrid st_point st_x st_y
 st_asgeojson st_astext st_geomfromtext st_geogfromtext st_area st_length st_buffer st_transform`
 
-// otherDatabases are built-ins of SQLite and MySQL.
-const otherDatabases = `
-ifnull iif if group_concat total printf strftime julianday unixepoch timediff instr hex unhex quote zeroblob typeof
+// foreignFunctions are built into SQLite or MySQL. In Postgres anybody may have
+// defined such a name, so they are known and among UnknownFunctions all the same.
+const foreignFunctions = `
+ifnull iif if group_concat total printf instr hex unhex quote zeroblob typeof
 unicode glob like likely unlikely likelihood json json_array_length json_each json_extract json_group_array
 json_group_object json_insert json_patch json_remove json_replace json_set json_tree json_type json_valid json_quote
-jsonb date_format from_unixtime str_to_date field find_in_set elt substring_index json_unquote json_contains
-json_keys json_length json_overlaps json_search json_merge_patch datediff timestampdiff timestampadd date_sub adddate
-subdate addtime subtime ucase lcase year month day hour minute second week quarter weekday dayofweek dayofmonth dayofyear
-dayname monthname yearweek last_day makedate maketime sec_to_time time_to_sec to_days from_days mid locate conv
+jsonb date_format str_to_date field find_in_set elt substring_index json_unquote json_contains
+json_keys json_length json_overlaps json_search json_merge_patch datediff timestampdiff timestampadd date_add date_sub
+adddate subdate addtime subtime ucase lcase year month day hour minute second week quarter weekday dayofweek dayofmonth
+dayofyear dayname monthname yearweek last_day makedate maketime sec_to_time time_to_sec to_days from_days mid locate conv
 inet_aton inet_ntoa inet6_aton inet6_ntoa insert space strcmp truncate log2 bin oct ord export_set compress uncompress
-crc32 sha1 sha2 std bit_count isnull rank row_number lead lag ntile first_value last_value nth_value bm25 highlight snippet`
+crc32 sha1 sha2 std isnull any_value double binary match bm25 highlight snippet`
 
-// readAnywhere are volatile, or unknown to Postgres 15's catalogue, and yet read
-// only: a standby answers them as well as the primary.
+// foreignUnstable are foreignFunctions whose answer is not decided by their
+// arguments, or not when they are called without any.
+const foreignUnstable = `
+strftime julianday unixepoch timediff datetime from_unixtime rand uuid uuid_short curdate curtime sysdate
+utc_timestamp utc_date utc_time unix_timestamp database schema connection_id sqlite_version sqlite_source_id randomblob
+sleep`
+
+// readAnywhere are volatile, and yet read only: a standby answers them as well as
+// the primary. Those of newer versions and of the extensions that come with
+// Postgres have names that nobody gives to a function that writes.
 const readAnywhere = `
 random random_normal clock_timestamp timeofday gen_random_uuid uuidv4 uuidv7 uuid_generate_v1 uuid_generate_v1mc
 uuid_generate_v4 gen_random_bytes gen_salt array_sample array_shuffle current_query pg_sleep pg_sleep_for pg_sleep_until
@@ -83,19 +92,22 @@ pg_stat_get_xact_function_total_time pg_stat_get_xact_numscans pg_stat_get_xact_
 pg_stat_get_xact_tuples_fetched pg_stat_get_xact_tuples_hot_updated pg_stat_get_xact_tuples_inserted
 pg_stat_get_xact_tuples_returned pg_stat_get_xact_tuples_updated pg_stat_have_stats pg_xact_commit_timestamp
 pg_get_backend_memory_contexts pg_get_shmem_allocations pg_get_wal_resource_managers pg_stat_statements
-system_user unicode_version icu_unicode_version pgp_sym_encrypt pgp_pub_encrypt
-rand uuid uuid_short curdate curtime sysdate utc_timestamp utc_date utc_time unix_timestamp database schema connection_id
-sqlite_version sqlite_source_id randomblob sleep`
+pgp_sym_encrypt pgp_pub_encrypt`
 
-// primaryOnly are stable or unknown in the catalogue and yet must not go to a
-// standby: they assign a transaction id, lock, run remote or given SQL, or read
-// what a session did before. txid_current is stable by pg_proc and fails there.
+// primaryOnly are immutable or stable by the catalogue, or unknown to it, and yet
+// must not go to a standby: they assign a transaction id, are refused during
+// recovery (pg_walfile_name is immutable by pg_proc), lock, run remote or given SQL,
+// or read what a session did before.
 const primaryOnly = `
-txid_current pg_current_xact_id pg_listening_channels pg_my_temp_schema pg_prepared_statement pg_cursor
+txid_current pg_current_xact_id txid_current_if_assigned pg_current_xact_id_if_assigned pg_walfile_name
+pg_walfile_name_offset pg_listening_channels pg_my_temp_schema pg_prepared_statement pg_cursor
 dblink dblink_exec dblink_connect dblink_connect_u dblink_disconnect dblink_open dblink_close dblink_fetch
 dblink_send_query dblink_get_result pg_stat_statements_reset
 last_insert_rowid changes total_changes last_insert_id row_count found_rows load_extension
 get_lock release_lock release_all_locks is_free_lock is_used_lock benchmark`
+
+// anyWrite run SQL or code that the text does not show.
+const anyWrite = `dblink dblink_exec dblink_send_query dblink_get_result load_extension`
 
 const sessionFunctions = `set_config setseed dblink_connect dblink_connect_u load_extension`
 
@@ -115,7 +127,11 @@ var functions = sync.OnceValue(func() map[string]*function {
 			m[name] = &function{name: name, class: class, locks: strings.Contains(name, "advisory") || strings.HasSuffix(name, "_lock")}
 		}
 	}
-	put(otherDatabases, pure)
+	put(foreignFunctions, pure)
+	put(foreignUnstable, unstable)
+	for _, f := range m {
+		f.foreign = true
+	}
 	put(immutableBuiltins, pure)
 	put(stableBuiltins, unstable)
 	put(volatileBuiltins, primary)
@@ -125,6 +141,9 @@ var functions = sync.OnceValue(func() map[string]*function {
 	put(primaryOnly, primary)
 	for name := range strings.FieldsSeq(sessionFunctions) {
 		m[name].session = true
+	}
+	for name := range strings.FieldsSeq(anyWrite) {
+		m[name].opaque = true
 	}
 	for name := range strings.FieldsSeq(aggregateFunctions) {
 		m[name].aggregate = true
@@ -161,22 +180,56 @@ func (p *parser) function(schema string, name *token) bool {
 		return false
 	}
 	p.st.Functions = append(p.st.Functions, f.name)
-	p.st.Unstable = p.st.Unstable || f.class != pure
+	p.st.Unstable = p.st.Unstable || f.class != pure || p.at(1).kind == kRParen && (f.name == "date" || f.name == "time") // SQLite's now
 	p.st.Volatile = p.st.Volatile || f.class == primary
 	p.st.Locking = p.st.Locking || f.locks
 	p.st.Session = p.st.Session || f.session
+	p.st.Opaque = p.st.Opaque || f.opaque
+	if f.foreign {
+		p.st.UnknownFunctions = append(p.st.UnknownFunctions, f.name)
+	}
 	return f.aggregate
 }
 
-// movingTime reports whether a string literal is one of the date inputs that mean
-// another time at each reading. It errs towards yes: 'now' may be plain text.
+// movingTime reports whether a string literal may be one of the date inputs that
+// mean another time at each reading, such as 'now' or 'tomorrow 12:00'. It errs
+// towards yes: the word may stand in plain text, and escapes may spell it.
 func movingTime(literal string) bool {
-	if len(literal) > 40 || len(literal) < 5 {
-		return false
+	if len(literal) > 128 || len(literal) < 5 {
+		return false // Postgres reads no date of more than 128 bytes
 	}
-	switch strings.ToLower(strings.Trim(strings.TrimLeft(literal, "eEnN"), "' \t\n\r")) {
-	case "now", "today", "tomorrow", "yesterday", "localtime":
-		return true
+	if c := literal[0] | 0x20; c == 'e' || c == 'u' {
+		if i := strings.IndexByte(literal, '\\'); i >= 0 && strings.IndexByte(`'"\bfnrt`, literal[i+1]) < 0 {
+			return true // \x6eow
+		}
+	}
+	for i := 0; i < len(literal); {
+		if class[literal[i]] != cLetter {
+			i++
+			continue
+		}
+		start := i
+		for i < len(literal) && class[literal[i]] == cLetter {
+			i++
+		}
+		switch word := literal[start:i]; len(word) {
+		case 3:
+			if isWord(word, "NOW") {
+				return true
+			}
+		case 5:
+			if isWord(word, "TODAY") {
+				return true
+			}
+		case 8:
+			if isWord(word, "TOMORROW") {
+				return true
+			}
+		case 9:
+			if isWord(word, "YESTERDAY") || isWord(word, "LOCALTIME") {
+				return true
+			}
+		}
 	}
 	return false
 }

@@ -13,11 +13,11 @@ import (
 // comparison, and no lock. Behind it sharded LRUs, bounded by entries and bytes,
 // keep the rest. What falls out of either is read anew.
 const (
-	frontSlots   = 2048     // a power of two
-	frontMaxText = 4 << 10  // bytes; bounds what the front can pin
-	shardCount   = 16       // a power of two
-	shardEntries = 512      // 8,192 texts in all
-	shardBytes   = 2 << 20  // 32 MiB of texts and shapes in all
+	frontSlots   = 2048      // a power of two
+	frontMaxText = 4 << 10   // bytes; bounds what the front can pin
+	shardCount   = 16        // a power of two
+	shardEntries = 512       // 8,192 texts in all
+	shardBytes   = 2 << 20   // 32 MiB of texts and shapes in all
 	maxMemoText  = 256 << 10 // bytes; longer texts are read each time
 )
 

@@ -24,6 +24,8 @@ type parser struct {
 	st     *Statement
 
 	started  bool           // an operation has been found for the first statement
+	sub      int            // queries inside the outermost one that are open
+	grouping bool           // inside GROUP BY, where CUBE and ROLLUP are no functions
 	ctes     map[string]int // names of the CTEs in sight
 	verbatim int            // tokens before it keep their literals in the shape
 
@@ -73,6 +75,7 @@ func (p *parser) finish() {
 	st.Functions, st.UnknownFunctions = dedupe(st.Functions), dedupe(st.UnknownFunctions)
 	for _, t := range st.Reads {
 		st.System = st.System || t.system()
+		st.Session = st.Session || t.session()
 	}
 	if st.Multiple {
 		st.Limit, st.Aggregate = false, false
@@ -90,6 +93,17 @@ func (t Table) system() bool {
 		return true
 	}
 	return strings.HasPrefix(t.Schema, "pg_")
+}
+
+// session reports whether only one session has the table's rows.
+func (t Table) session() bool {
+	switch t.Schema {
+	case "", "pg_catalog":
+		return t.Name == "pg_prepared_statements" || t.Name == "pg_cursors"
+	case "temp", "pg_temp":
+		return true
+	}
+	return strings.HasPrefix(t.Schema, "pg_temp_")
 }
 
 // cur is the token at hand; kEOF at the end.

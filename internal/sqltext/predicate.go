@@ -51,6 +51,13 @@ func (p *parser) predicates() {
 	if p.whereTo < 0 {
 		return
 	}
+	// A word may have ended the WHERE that was a column's name (MySQL and SQLite
+	// let "offset" be one), so no OR may follow later either.
+	for i := p.whereTo; p.toks[i].kind != kEOF; i++ {
+		if p.toks[i].kw == kwOr {
+			return
+		}
+	}
 	p.st.WhereExact = p.conjuncts(p.whereFrom, p.whereTo, 0)
 }
 
@@ -65,13 +72,17 @@ func (p *parser) conjuncts(from, to, nesting int) bool {
 	}
 	depth, between := 0, false
 	start, exact := from, true
-	for i := from; i < to; i++ { // an OR at this level makes every condition optional
+	// An OR at this level makes every condition optional, so may MySQL's "||", and
+	// an AND inside a CASE is none of this level.
+	for i := from; i < to; i++ {
 		switch t := &p.toks[i]; {
 		case t.kind == kLParen:
 			depth++
 		case t.kind == kRParen:
 			depth--
-		case depth == 0 && (t.kw == kwOr || t.kind == kWord && isWord(p.src(t), "XOR")):
+		case depth == 0 && t.kind == kWord && (t.kw == kwOr || isWord(p.src(t), "XOR") || isWord(p.src(t), "CASE")):
+			return false
+		case depth == 0 && t.kind == kOp && p.src(t) == "||":
 			return false
 		}
 	}

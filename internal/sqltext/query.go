@@ -20,6 +20,11 @@ func (p *parser) queryStart(n int) bool {
 // query reads a query with its CTEs up to its closing parenthesis, semicolon or
 // the text's end. top is for the outermost one.
 func (p *parser) query(top bool) Operation {
+	if !top {
+		grouping := p.grouping
+		p.sub, p.grouping = p.sub+1, false
+		defer func() { p.sub, p.grouping = p.sub-1, grouping }()
+	}
 	if p.cur().kw != kwWith {
 		return p.queryBody(top)
 	}
@@ -80,6 +85,9 @@ func (p *parser) query(top bool) Operation {
 
 // searchOrCycle steps over SEARCH … SET … and CYCLE … SET … of a recursive CTE.
 func (p *parser) searchOrCycle() {
+	if t := p.cur(); t.kind != kWord || !isWord(p.src(t), "SEARCH") && !isWord(p.src(t), "CYCLE") {
+		return
+	}
 	for !p.queryStart(0) {
 		switch t := p.cur(); {
 		case t.kind == kWord || t.kind == kQuoted || t.kind == kString || t.kind == kNumber:
@@ -156,7 +164,8 @@ type clauseState struct {
 	inner     bool     // an expression in parentheses: FROM is a word there, as in extract()
 	using     bool     // USING opens a list of tables: DELETE and MERGE
 	from      bool     // inside a FROM
-	list      bool     // inside the select list
+	insert    bool     // INSERT, which has ON CONFLICT
+	merge     bool     // MERGE, which has THEN INSERT
 	sink      *[]Table // where tables of the FROM go; nil is Reads
 }
 
@@ -185,7 +194,9 @@ func (p *parser) clauses(s clauseState) {
 		case kQuoted:
 			p.name(&s)
 		case kWord:
-			if t.kw == kwNone || t.kw == kwPlain && t.flags&fClause == 0 || !p.keyword(&s, t) {
+			if t.flags&fCall != 0 && p.at(1).kind == kLParen && p.calls(&s, t) {
+				p.call(1)
+			} else if t.kw == kwNone || t.kw == kwPlain && t.flags&fClause == 0 || !p.keyword(&s, t) {
 				p.name(&s)
 			}
 		default:
@@ -202,11 +213,12 @@ func (p *parser) keyword(s *clauseState, t *token) bool {
 	}
 	if t.flags&fClause != 0 && t.kw != kwSet {
 		p.endWhere(s.top)
+		p.grouping = false
 	}
 	switch t.kw {
 	case kwFrom:
 		p.next()
-		s.from, s.list, s.sink = true, false, nil
+		s.from, s.sink = true, nil
 		p.fromItem(s)
 	case kwJoin:
 		p.next()
@@ -223,7 +235,7 @@ func (p *parser) keyword(s *clauseState, t *token) bool {
 		}
 	case kwSelect:
 		p.next()
-		s.inner, s.from, s.list, s.selecting, s.sink = false, false, true, true, nil
+		s.inner, s.from, s.selecting, s.sink = false, false, true, nil
 	case kwTable:
 		p.next()
 		s.inner = false
@@ -242,21 +254,32 @@ func (p *parser) keyword(s *clauseState, t *token) bool {
 		}
 	case kwUnion, kwIntersect, kwExcept:
 		p.next()
-		s.from, s.list = false, false
+		s.from = false
 		p.compound = p.compound || s.top
 	case kwGroup:
 		p.next()
-		s.from, s.list = false, false
-		if s.top && p.cur().kw == kwBy {
+		s.from = false
+		p.grouping = p.cur().kw == kwBy
+		if p.sub == 0 { // also WITHIN GROUP
 			p.st.Aggregate = true
 		}
 	case kwLimit, kwFetch:
 		p.next()
 		s.from = false
 		p.st.Limit = p.st.Limit || s.top && !s.inner
-	case kwHaving, kwWindow, kwOrder, kwOffset, kwReturning, kwSet:
+	case kwHaving:
 		p.next()
-		s.from, s.list = false, false
+		s.from = false
+		p.st.Aggregate = p.st.Aggregate || p.sub == 0
+	case kwOn:
+		p.next()
+		if w := p.cur(); s.insert && (isWord(p.src(w), "CONFLICT") || isWord(p.src(w), "DUPLICATE")) {
+			s.from = false
+			p.next()
+		}
+	case kwWindow, kwOrder, kwOffset, kwReturning, kwSet:
+		p.next()
+		s.from = false
 	case kwFor:
 		p.next()
 		p.lockClause()
@@ -272,7 +295,6 @@ func (p *parser) keyword(s *clauseState, t *token) bool {
 		p.st.Locking = true
 	case kwInto:
 		p.next()
-		s.list = false
 		if s.selecting && !s.inner {
 			p.selectInto()
 		}
@@ -342,20 +364,65 @@ func (p *parser) name(s *clauseState) {
 		p.next()
 		parts++
 	}
-	last := p.cur()
-	p.next()
-	if p.cur().kind != kLParen || parts == 1 && last.flags&fNoCall != 0 {
+	if p.at(1).kind != kLParen || parts == 1 && p.cur().flags&fNoCall != 0 {
+		p.next()
 		return
 	}
+	p.call(parts)
+}
+
+// call reads the call of a function from the last part of its name on.
+func (p *parser) call(parts int) {
+	last := p.cur()
+	p.next()
 	schema := ""
 	if parts > 1 {
 		schema = p.ident(&p.toks[p.pos-3])
 	}
 	aggregate := p.function(schema, last)
+	grouping := p.grouping
+	p.grouping = false
 	p.paren()
-	if aggregate && s.top && s.list && !(p.cur().kind == kWord && isWord(p.src(p.cur()), "OVER")) {
+	p.grouping = grouping
+	if aggregate && p.sub == 0 && !(p.cur().kind == kWord && isWord(p.src(p.cur()), "OVER")) {
 		p.st.Aggregate = true
 	}
+}
+
+// calls reports whether t, a word of the grammar that may also name a function,
+// does so here, before a parenthesis: it does where an operand is expected.
+func (p *parser) calls(s *clauseState, t *token) bool {
+	if p.pos == 0 {
+		return false
+	}
+	before := &p.toks[p.pos-1]
+	if before.kw == kwNot && p.pos > 1 {
+		before = &p.toks[p.pos-2] // x NOT LIKE (…)
+	}
+	switch before.kind {
+	case kQuoted, kString, kNumber, kParam, kRParen, kRBracket:
+		return false
+	case kWord:
+		if before.flags&fPrefix == 0 {
+			return false
+		}
+	}
+	switch t.kw {
+	case kwBy:
+		return before.kw != kwGroup && before.kw != kwOrder
+	case kwInsert:
+		return !s.merge // WHEN NOT MATCHED THEN INSERT (…)
+	}
+	switch word := p.src(t); {
+	case isWord(word, "CUBE"), isWord(word, "ROLLUP"):
+		return !p.grouping
+	case isWord(word, "OPERATOR"): // OPERATOR(schema.+)
+		n := 2
+		for ; p.at(n).kind == kWord || p.at(n).kind == kQuoted || p.at(n).kind == kDot; n++ {
+		}
+		return p.at(n).kind != kOp || p.at(n+1).kind != kRParen
+	}
+	return true
 }
 
 // fromItem reads one item of a FROM with its alias.
@@ -387,11 +454,12 @@ func (p *parser) fromItem(s *clauseState) {
 	for p.at(n).kind == kDot {
 		n += 2
 	}
-	if p.at(n).kind == kLParen && p.at(n-1).flags&fNoCall == 0 && (s.sink == nil) {
+	if last := p.at(n - 1); p.at(n).kind == kLParen && (last.flags&fNoCall == 0 || last.flags&fCall != 0) && s.sink == nil {
 		if s.top {
 			p.items++
 		}
-		p.name(&clauseState{})
+		p.pos += n - 1
+		p.call((n + 1) / 2)
 		p.fromAlias(s)
 		return
 	}
@@ -471,6 +539,10 @@ func (p *parser) fromAlias(s *clauseState) {
 	}
 	if p.accept(kwTablesample) {
 		p.st.Unstable = true
-		p.next()
+		p.tableName() // the method
+		if p.cur().kind == kLParen {
+			p.paren()
+		}
+		p.acceptWord("REPEATABLE")
 	}
 }

@@ -141,9 +141,15 @@ func (s *scanner) word(i int) int {
 			return s.quoted(start, i+1)
 		}
 	}
-	afterDot := len(s.toks) > 0 && s.toks[len(s.toks)-1].kind == kDot
+	last := kEOF
+	if n := len(s.toks); n > 0 {
+		last = s.toks[n-1].kind
+	}
+	if last == kQuoted && isWord(text[start:i], "UESCAPE") {
+		s.ok = false // see quoted
+	}
 	t := s.add(kWord, start, i)
-	if afterDot {
+	if last == kDot {
 		return i
 	}
 	if w := lookup(text[start:i]); w != 0 {
@@ -230,6 +236,9 @@ func (s *scanner) quoted(start, i int) int {
 				continue
 			}
 			s.add(kQuoted, start, i+1)
+			if text[start] != q && strings.IndexByte(text[start:i], '\\') >= 0 {
+				s.ok = false // U&"d\0061ta" names another table than it seems to
+			}
 			return i + 1
 		}
 	}
@@ -241,7 +250,7 @@ func (s *scanner) quoted(start, i int) int {
 func (s *scanner) operator(i int) int {
 	text, start := s.text, i
 	if text[i] == '-' && i+1 < len(text) && text[i+1] == '-' {
-		if n := strings.IndexByte(text[i:], '\n'); n >= 0 {
+		if n := strings.IndexAny(text[i:], "\n\r"); n >= 0 { // a lone \r ends it too
 			return i + n
 		}
 		return len(text)
@@ -273,8 +282,8 @@ func (s *scanner) operator(i int) int {
 
 func (s *scanner) comment(i int) int {
 	text, depth := s.text, 0
-	if i+2 < len(text) && text[i+2] == '!' {
-		s.ok = false // MySQL runs what stands inside
+	if rest := text[i+2:]; strings.HasPrefix(rest, "!") || strings.HasPrefix(rest, "M!") {
+		s.ok = false // MySQL or MariaDB runs what stands inside
 	}
 	for ; i < len(text); i++ {
 		if i+1 < len(text) && text[i] == '/' && text[i+1] == '*' {

@@ -1,6 +1,9 @@
 package sqltext
 
-import "strings"
+import (
+	"bytes"
+	"strings"
+)
 
 // A list frame folds the elements of one IN list, array or VALUES: an element
 // equal to one that was kept before is dropped.
@@ -269,9 +272,9 @@ func (s *shaper) endElement() {
 	if f.kind == plainList {
 		return
 	}
-	elem := string(s.out[f.elem:])
+	elem := s.out[f.elem:]
 	for _, kept := range s.seen[f.seenBase:] {
-		if string(s.out[kept.start:kept.end]) == elem {
+		if bytes.Equal(s.out[kept.start:kept.end], elem) {
 			s.out = s.out[:f.kept]
 			return
 		}

@@ -37,8 +37,9 @@ type Statement struct {
 	// Functions are the functions called, each once, as Postgres folds their
 	// names, with their schema where one is written; pg_catalog is dropped.
 	Functions []string
-	// UnknownFunctions are those of Functions that are no known built-in. They
-	// may do anything; the catalogue knows.
+	// UnknownFunctions are those of Functions that are not built into Postgres;
+	// what SQLite and MySQL have built in is among them. They may do anything; the
+	// catalogue knows.
 	UnknownFunctions []string
 	// Where holds the equality conditions that are AND-ed at the top of the
 	// WHERE of a SELECT, UPDATE or DELETE on a single table.
@@ -56,10 +57,10 @@ type Statement struct {
 	// Multiple: there is more than one statement in the text.
 	Multiple bool
 	// Session: the state of the session is changed or used: SET, set_config,
-	// LISTEN, PREPARE, DISCARD, cursors, temporary tables.
+	// LISTEN, PREPARE, DISCARD, cursors, temporary tables that show as such.
 	Session bool
 	// Opaque: tables may be written that the text does not name: CALL, DO,
-	// EXECUTE, CASCADE, most DDL. Invalidate everything.
+	// EXECUTE, CASCADE, dblink, most DDL. Invalidate everything.
 	Opaque bool
 	// System: a catalogue or a temporary table is among Reads.
 	System bool
@@ -67,8 +68,9 @@ type Statement struct {
 	WhereExact bool
 	// Limit: the outermost query has a LIMIT or FETCH FIRST.
 	Limit bool
-	// Aggregate: the outermost query has an aggregate in its select list, or a
-	// GROUP BY.
+	// Aggregate: the outermost query aggregates: a GROUP BY, a HAVING, or a call of
+	// an aggregate, so that it may answer with a row where no row matches. A
+	// user-defined aggregate is one of UnknownFunctions and does not show here.
 	Aggregate bool
 
 	text   string // the text itself, the memo's key
@@ -135,9 +137,18 @@ func (s *Statement) ReadOnlyIf(safe func(function string) bool) bool {
 // the tables in Reads and settings of the session that do not change (time zone,
 // search path, formats): a ReadOnly SELECT of at least one table, none of them a
 // catalogue or temporary one, and not Unstable. Whether a name in Reads is a
-// view, and under which policies, only the catalogue knows.
+// view, and under which policies, only the catalogue knows. A parameter that the
+// server reads as a moving date ('now', 'today') is not seen either.
 func (s *Statement) Cacheable() bool {
-	return s.Operation == Select && len(s.Reads) > 0 && !s.Unstable && !s.System && s.ReadOnly()
+	return s.CacheableIf(nil)
+}
+
+// CacheableIf is Cacheable with the unknown functions judged by pure, which gets
+// each name of UnknownFunctions and reports whether its answer is decided by its
+// arguments: in Postgres those that the catalogue calls immutable. A nil pure
+// trusts none.
+func (s *Statement) CacheableIf(pure func(function string) bool) bool {
+	return s.Operation == Select && len(s.Reads) > 0 && !s.Unstable && !s.System && s.ReadOnlyIf(pure)
 }
 
 // MayWrite reports whether the statement may change rows or schema: all that is

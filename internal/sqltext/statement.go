@@ -123,6 +123,7 @@ func (p *parser) simple(t *token) Operation {
 		p.skip()
 		return Begin
 	case kwCommit, kwEnd:
+		p.st.Opaque = p.st.Opaque || isWord(p.src(second), "PREPARED") // what another session wrote
 		p.skip()
 		return Commit
 	case kwAbort:
@@ -169,6 +170,7 @@ func (p *parser) explain() Operation {
 		}
 	}
 	before := *p.st
+	execute := p.cur().kw == kwExecute
 	inner := p.explained()
 	if p.failed {
 		return Unknown
@@ -179,7 +181,7 @@ func (p *parser) explain() Operation {
 		reads := append(after.Reads, after.Writes[len(before.Writes):]...)
 		after.Reads, after.Writes = reads, before.Writes
 		after.writes, after.Locking, after.Volatile = before.writes, before.Locking, before.Volatile
-		after.Session, after.Opaque, after.UnknownFunctions = before.Session, before.Opaque, before.UnknownFunctions
+		after.Session, after.Opaque, after.UnknownFunctions = before.Session || execute, before.Opaque, before.UnknownFunctions
 	}
 	if inner == Unknown {
 		p.skip() // EXPLAIN of a table or a connection
@@ -213,7 +215,7 @@ func (p *parser) explainable() bool {
 func (p *parser) explainOptions() (analyze bool) {
 	p.next()
 	for p.cur().kind != kEOF && p.cur().kind != kRParen {
-		if p.cur().kw == kwAnalyze {
+		if t := p.cur(); t.kw == kwAnalyze || t.kind == kQuoted && p.ident(t) == "analyze" {
 			p.next()
 			v := p.src(p.cur())
 			off := p.cur().kw == kwFalse || isWord(v, "OFF") || v == "0" || isWord(v, "'OFF'") || isWord(v, "'FALSE'") || v == "'0'"

@@ -6,14 +6,14 @@ import "slices"
 type kind uint8
 
 const (
-	kEOF kind = iota
-	kWord     // unquoted identifier or keyword
-	kQuoted   // "x", `x`, U&"x"
-	kString   // any string or bit string, dollar quotes included
+	kEOF    kind = iota
+	kWord        // unquoted identifier or keyword
+	kQuoted      // "x", `x`, U&"x"
+	kString      // any string or bit string, dollar quotes included
 	kNumber
-	kParam    // $1, ?, ?1, :name
-	kOp       // one operator
-	kMaybe    // a "?" after an operand; the next token decides
+	kParam // $1, ?, ?1, :name
+	kOp    // one operator
+	kMaybe // a "?" after an operand; the next token decides
 	kLParen
 	kRParen
 	kLBracket
@@ -161,6 +161,7 @@ const (
 	fValue                      // a "?" after it is a parameter, although it may name a column
 	fClause                     // ends the clause before it
 	fSoft                       // often a column: lower case in shapes
+	fCall                       // may name a function in Postgres: see parser.calls
 )
 
 type keywordEntry struct {
@@ -180,34 +181,34 @@ var keywordList = []keywordEntry{
 	{"LIMIT", kwLimit, fClauseStart}, {"OFFSET", kwOffset, fClauseStart}, {"FETCH", kwFetch, fClauseStart},
 	{"FOR", kwFor, fClauseStart}, {"WINDOW", kwWindow, fClauseStart}, {"UNION", kwUnion, fClauseStart},
 	{"INTERSECT", kwIntersect, fClauseStart}, {"EXCEPT", kwExcept, fClauseStart}, {"INTO", kwInto, fClauseStart},
-	{"RETURNING", kwReturning, fClauseStart}, {"SET", kwSet, fClauseStart}, {"BY", kwBy, fNoCall | fPrefix},
-	{"VALUES", kwValues, fExpr}, {"WITH", kwWith, fExpr}, {"RECURSIVE", kwRecursive, fNoCall},
+	{"RETURNING", kwReturning, fClauseStart}, {"SET", kwSet, fClauseStart | fCall}, {"BY", kwBy, fNoCall | fPrefix | fCall},
+	{"VALUES", kwValues, fExpr}, {"WITH", kwWith, fExpr}, {"RECURSIVE", kwRecursive, fNoCall | fCall},
 	{"AS", kwAs, fExpr}, {"ON", kwOn, fExpr}, {"USING", kwUsing, fExpr},
-	{"JOIN", kwJoin, fReserved | fNoCall}, {"STRAIGHT_JOIN", kwJoin, fReserved | fNoCall},
+	{"JOIN", kwJoin, fReserved | fNoCall | fCall}, {"STRAIGHT_JOIN", kwJoin, fReserved | fNoCall | fCall},
 	{"LEFT", kwPlain, fReserved}, {"RIGHT", kwPlain, fReserved}, {"FULL", kwPlain, fReserved}, {"INNER", kwPlain, fReserved},
 	{"CROSS", kwPlain, fReserved}, {"NATURAL", kwPlain, fReserved}, {"OUTER", kwPlain, fReserved},
 	{"LATERAL", kwLateral, fReserved | fNoCall}, {"ONLY", kwOnly, fReserved | fNoCall}, {"ROWS", kwRows, fSoft},
-	{"TABLESAMPLE", kwTablesample, fReserved}, {"ORDINALITY", kwOrdinality, fSoft},
-	{"AND", kwAnd, fExpr}, {"OR", kwOr, fExpr}, {"NOT", kwNot, fExpr}, {"IN", kwIn, fExpr}, {"IS", kwIs, fExpr},
-	{"LIKE", kwPlain, fExpr}, {"ILIKE", kwPlain, fExpr}, {"SIMILAR", kwPlain, fReserved}, {"BETWEEN", kwPlain, fExpr},
-	{"SYMMETRIC", kwPlain, fReserved | fNoCall | fPrefix}, {"ESCAPE", kwPlain, fNoCall | fPrefix}, {"COLLATE", kwPlain, fReserved},
+	{"TABLESAMPLE", kwTablesample, fReserved | fCall}, {"ORDINALITY", kwOrdinality, fSoft},
+	{"AND", kwAnd, fExpr}, {"OR", kwOr, fExpr}, {"NOT", kwNot, fExpr}, {"IN", kwIn, fExpr}, {"IS", kwIs, fExpr | fCall},
+	{"LIKE", kwPlain, fExpr | fCall}, {"ILIKE", kwPlain, fExpr | fCall}, {"SIMILAR", kwPlain, fReserved}, {"BETWEEN", kwPlain, fExpr},
+	{"SYMMETRIC", kwPlain, fReserved | fNoCall | fPrefix}, {"ESCAPE", kwPlain, fNoCall | fPrefix | fCall}, {"COLLATE", kwPlain, fReserved},
 	{"CASE", kwPlain, fExpr}, {"WHEN", kwPlain, fExpr}, {"THEN", kwPlain, fExpr}, {"ELSE", kwPlain, fExpr},
 	{"END", kwEnd, fReserved}, {"NULL", kwNull, fReserved | fNoCall}, {"TRUE", kwTrue, fReserved | fNoCall},
 	{"FALSE", kwFalse, fReserved | fNoCall}, {"DEFAULT", kwPlain, fReserved | fNoCall | fPrefix},
 	{"ALL", kwAll, fExpr}, {"ANY", kwAny, fExpr}, {"SOME", kwSome, fExpr}, {"EXISTS", kwExists, fNoCall},
 	{"DISTINCT", kwDistinct, fExpr}, {"ARRAY", kwArray, fReserved | fNoCall}, {"ROW", kwPlain, fNoCall | fSoft},
-	{"CAST", kwCast, fNoCall}, {"TRY_CAST", kwPlain, fNoCall}, {"TREAT", kwPlain, fNoCall}, {"COLLATION", kwPlain, fNoCall | fSoft},
-	{"OVER", kwPlain, fNoCall}, {"FILTER", kwPlain, fNoCall}, {"WITHIN", kwPlain, fNoCall}, {"PARTITION", kwPlain, fNoCall},
-	{"SETS", kwPlain, fNoCall | fSoft}, {"CUBE", kwPlain, fNoCall}, {"ROLLUP", kwPlain, fNoCall}, {"GROUPING", kwPlain, 0},
-	{"MATERIALIZED", kwMaterialized, fNoCall}, {"OPERATOR", kwPlain, fNoCall}, {"ASC", kwPlain, fReserved}, {"DESC", kwPlain, fReserved},
-	{"NULLS", kwPlain, 0}, {"REGEXP", kwPlain, fNoCall | fPrefix}, {"RLIKE", kwPlain, fNoCall | fPrefix}, {"GLOB", kwPlain, fNoCall | fValue},
-	{"MATCH", kwPlain, fNoCall | fValue}, {"AGAINST", kwPlain, fNoCall}, {"DIV", kwPlain, fNoCall | fValue | fSoft}, {"XOR", kwPlain, fNoCall | fValue},
-	{"SEPARATOR", kwPlain, fValue | fSoft}, {"BINARY", kwPlain, fNoCall | fSoft}, {"INDEX", kwPlain, fNoCall}, {"KEY", kwKey, fNoCall | fSoft},
-	{"COLUMNS", kwPlain, fNoCall | fSoft}, {"CONFLICT", kwPlain, fNoCall}, {"DUPLICATE", kwPlain, 0}, {"NOTHING", kwPlain, 0}, {"CONSTRAINT", kwPlain, fReserved},
+	{"CAST", kwCast, fNoCall}, {"TRY_CAST", kwPlain, fNoCall | fCall}, {"TREAT", kwPlain, fNoCall}, {"COLLATION", kwPlain, fNoCall | fSoft | fCall},
+	{"OVER", kwPlain, fNoCall | fCall}, {"FILTER", kwPlain, fNoCall | fCall}, {"WITHIN", kwPlain, fNoCall | fCall}, {"PARTITION", kwPlain, fNoCall | fCall},
+	{"SETS", kwPlain, fNoCall | fSoft | fCall}, {"CUBE", kwPlain, fNoCall | fCall}, {"ROLLUP", kwPlain, fNoCall | fCall}, {"GROUPING", kwPlain, 0},
+	{"MATERIALIZED", kwMaterialized, fNoCall | fCall}, {"OPERATOR", kwPlain, fNoCall | fCall}, {"ASC", kwPlain, fReserved}, {"DESC", kwPlain, fReserved},
+	{"NULLS", kwPlain, 0}, {"REGEXP", kwPlain, fNoCall | fPrefix | fCall}, {"RLIKE", kwPlain, fNoCall | fPrefix | fCall}, {"GLOB", kwPlain, fNoCall | fValue | fCall},
+	{"MATCH", kwPlain, fNoCall | fValue | fCall}, {"AGAINST", kwPlain, fNoCall | fCall}, {"DIV", kwPlain, fNoCall | fValue | fSoft | fCall}, {"XOR", kwPlain, fNoCall | fValue | fCall},
+	{"SEPARATOR", kwPlain, fValue | fSoft}, {"BINARY", kwPlain, fNoCall | fSoft | fCall}, {"INDEX", kwPlain, fNoCall | fCall}, {"KEY", kwKey, fNoCall | fSoft | fCall},
+	{"COLUMNS", kwPlain, fNoCall | fSoft | fCall}, {"CONFLICT", kwPlain, fNoCall | fCall}, {"DUPLICATE", kwPlain, 0}, {"NOTHING", kwPlain, 0}, {"CONSTRAINT", kwPlain, fReserved},
 	{"PRIMARY", kwPlain, fReserved}, {"FOREIGN", kwPlain, fReserved}, {"REFERENCES", kwPlain, fReserved}, {"UNIQUE", kwPlain, fReserved | fNoCall},
 	{"CHECK", kwPlain, fReserved | fNoCall}, {"ISNULL", kwPlain, fReserved}, {"NOTNULL", kwPlain, fReserved},
 	{"FIRST", kwPlain, fValue | fSoft}, {"NEXT", kwPlain, fValue | fSoft}, {"INTERVAL", kwPlain, fNoCall | fValue | fSoft},
-	{"ZONE", kwPlain, fNoCall | fValue | fSoft}, {"VARYING", kwPlain, fNoCall | fSoft}, {"PRECISION", kwPlain, fSoft}, {"TO", kwTo, fNoCall | fPrefix},
+	{"ZONE", kwPlain, fNoCall | fValue | fSoft | fCall}, {"VARYING", kwPlain, fNoCall | fSoft | fCall}, {"PRECISION", kwPlain, fSoft}, {"TO", kwTo, fNoCall | fPrefix},
 	{"NO", kwNo, fSoft}, {"SHARE", kwShare, 0}, {"IF", kwIf, 0}, {"CASCADE", kwCascade, 0}, {"RESTRICT", kwPlain, 0},
 	{"CONCURRENTLY", kwConcurrently, fReserved}, {"TEMPORARY", kwTemporary, 0}, {"TEMP", kwTemporary, fSoft}, {"UNLOGGED", kwUnlogged, 0},
 	{"TABLE", kwTable, fReserved | fNoCall}, {"VIEW", kwView, 0},
@@ -215,9 +216,9 @@ var keywordList = []keywordEntry{
 	{"LOCALTIME", kwCurrent, fReserved}, {"LOCALTIMESTAMP", kwCurrent, fReserved}, {"CURRENT_USER", kwCurrent, fReserved},
 	{"SESSION_USER", kwCurrent, fReserved}, {"SYSTEM_USER", kwCurrent, fReserved}, {"CURRENT_ROLE", kwCurrent, fReserved},
 	{"CURRENT_CATALOG", kwCurrent, fReserved}, {"CURRENT_SCHEMA", kwCurrent, fReserved}, {"USER", kwCurrent, fReserved | fSoft},
-	{"INSERT", kwInsert, fNoCall}, {"UPDATE", kwUpdate, fNoCall}, {"DELETE", kwDelete, fNoCall}, {"MERGE", kwMerge, fNoCall},
+	{"INSERT", kwInsert, fNoCall | fCall}, {"UPDATE", kwUpdate, fNoCall | fCall}, {"DELETE", kwDelete, fNoCall | fCall}, {"MERGE", kwMerge, fNoCall | fCall},
 	{"REPLACE", kwReplace, 0}, {"TRUNCATE", kwTruncate, 0}, {"COPY", kwCopy, 0}, {"CALL", kwCall, 0}, {"DO", kwDo, fReserved},
-	{"EXPLAIN", kwExplain, fNoCall}, {"ANALYZE", kwAnalyze, fNoCall}, {"ANALYSE", kwAnalyze, fNoCall}, {"SHOW", kwShow, 0},
+	{"EXPLAIN", kwExplain, fNoCall | fCall}, {"ANALYZE", kwAnalyze, fNoCall}, {"ANALYSE", kwAnalyze, fNoCall}, {"SHOW", kwShow, 0},
 	{"DESCRIBE", kwDescribe, 0}, {"PRAGMA", kwPragma, 0}, {"RESET", kwReset, 0}, {"DISCARD", kwDiscard, 0}, {"USE", kwUse, 0},
 	{"BEGIN", kwBegin, 0}, {"START", kwStart, fSoft}, {"COMMIT", kwCommit, 0}, {"ROLLBACK", kwRollback, 0}, {"ABORT", kwAbort, 0},
 	{"SAVEPOINT", kwSavepoint, 0}, {"RELEASE", kwRelease, 0}, {"LOCK", kwLock, 0}, {"LISTEN", kwListen, 0}, {"UNLISTEN", kwUnlisten, 0},

@@ -22,7 +22,7 @@ func (p *parser) insert(bool) Operation {
 	if p.cur().kw == kwWith {
 		p.query(false)
 	} else {
-		p.clauses(clauseState{})
+		p.clauses(clauseState{insert: true})
 	}
 	return Insert
 }
@@ -87,7 +87,7 @@ func (p *parser) merge() Operation {
 	p.st.writes = true
 	p.next()
 	p.accept(kwInto)
-	s := clauseState{using: true, sink: &p.st.Writes}
+	s := clauseState{merge: true, using: true, sink: &p.st.Writes}
 	p.fromItem(&s)
 	p.clauses(s)
 	return Merge
@@ -152,6 +152,9 @@ func (p *parser) copy() Operation {
 		p.paren()
 		p.skip()
 		return Copy
+	}
+	if next := p.at(1); next.kind == kQuoted || next.kind == kWord && next.kw != kwFrom && next.kw != kwTo {
+		p.acceptWord("BINARY") // the form before 7.3, still taken
 	}
 	t, ok := p.tableName()
 	if !ok {
