@@ -116,14 +116,19 @@ func (a *adapter) Gate(ctx context.Context, r *hook.Record) error {
 	return a.charge(ctx, r)
 }
 
-// Charge implements hook.Charger: for reads that go to a database. What the
-// plugin runs by itself has passed no gate.
+// Charge implements hook.Charger: for reads that go to a database. A refresh
+// has passed no gate.
 func (a *adapter) Charge(ctx context.Context, r *hook.Record) error {
-	if a.cfg.Count == AllStatements && !r.Background {
+	if a.cfg.Count == AllStatements && !refreshes(r) {
 		return nil
 	}
 	return a.charge(ctx, r)
 }
+
+// refreshes reports whether the plugin runs the statement of its own accord. A
+// flight that runs for a waiting caller, whose record is the observed one, is
+// charged as the caller's.
+func refreshes(r *hook.Record) bool { return r.Background && !r.Quiet }
 
 func (a *adapter) charge(ctx context.Context, r *hook.Record) error {
 	if neverRefused(r.Text) {
@@ -137,7 +142,7 @@ func (a *adapter) charge(ctx context.Context, r *hook.Record) error {
 		}
 	}
 	s := a.subject(ctx)
-	if r.Background && !s.bypass {
+	if refreshes(r) && !s.bypass {
 		s = everybody // it serves no single user
 	}
 	d, err := a.decide(ctx, s, cost)
@@ -145,7 +150,7 @@ func (a *adapter) charge(ctx context.Context, r *hook.Record) error {
 	if err != nil {
 		return err
 	}
-	if r.Scope != nil && d.Limit > 0 && !r.Background {
+	if r.Scope != nil && d.Limit > 0 && !refreshes(r) {
 		lastSlot.Get(r.Scope).set(d)
 	}
 	if d.Allowed {
