@@ -1,0 +1,125 @@
+package resolver
+
+import "time"
+
+// reason is why a statement went where it went. Its name is a metric's label and
+// what Record.Reason says.
+type reason uint8
+
+const (
+	reasonReplica     reason = iota // a replica that is fit
+	reasonPreload                   // the node of the statement that it is a preload of
+	reasonNamed                     // dbresolver.Use
+	reasonHandle                    // the node that the handle was given
+	reasonWrite                     // writes
+	reasonPrimaryOnly               // changes nothing, but cannot run on a standby
+	reasonAsked                     // Primary(ctx), Critical, dbresolver.Write, a fill that needs it
+	reasonTightBound                // a bound too tight to judge
+	reasonTransaction               // a transaction that is not read-only
+	reasonOwnWrite                  // no replica has the session's own write yet
+	reasonLag                       // all replicas are too stale
+	reasonPosition                  // no replica has come to the WAL position that is needed
+	reasonDown                      // all replicas are out of rotation
+	reasonNoReplica                 // none is configured
+	reasonRetry                     // a second attempt
+	numReasons
+)
+
+var reasonNames = [numReasons]string{
+	"replica", "preload", "named", "handle", "write", "needs_primary", "asked", "tight_bound", "transaction",
+	"own_write", "lag", "position", "down", "no_replica", "retry",
+}
+
+func (r reason) String() string { return reasonNames[r] }
+
+// question is a statement as the decision sees it.
+type question struct {
+	toPrimary bool   // for the reason why
+	why       reason // set with toPrimary
+
+	wrote  int64 // the session's latest own write
+	scoped bool  // the session is a scope, not the whole process
+	bound  time.Duration
+	strict bool // the bound is the caller's own and is not frozen
+	minLSN uint64
+
+	// favourite is the node to use, if it is fit, for the reason favour. If it is
+	// not, insist sends the statement to the primary and not to another replica.
+	favourite *node
+	favour    reason
+	insist    bool
+
+	exclude *node // the node of a failed attempt
+}
+
+// decide chooses the node. It neither blocks nor allocates, unless a Policy
+// does. The second result is the reason; of several flaws of the replicas it
+// names the mildest.
+func (r *Resolver) decide(q *question) (*node, reason) {
+	primary := r.primary
+	if q.toPrimary {
+		return primary, q.why
+	}
+	if len(r.replicas) == 0 {
+		return primary, reasonNoReplica
+	}
+	if q.bound < r.tightest {
+		return primary, reasonTightBound
+	}
+	if q.favourite == primary {
+		return primary, q.favour
+	}
+	d := demand{now: r.now(), after: q.wrote, minLSN: q.minLSN}
+	if q.exclude != nil {
+		d.exclude = &q.exclude.member
+	}
+	oldest := int64(0)
+	if q.bound == AnyStaleness {
+		d.any = !q.scoped || q.wrote == 0
+	} else {
+		oldest = r.reference(d.now, q.strict) - int64(q.bound) - 1
+	}
+	d.after = max(d.after, oldest)
+
+	if f := q.favourite; f != nil {
+		flaw := flawDown
+		if f.usable.Load() {
+			flaw = f.flawOf(&d)
+		}
+		switch {
+		case flaw == flawNone:
+			return f, q.favour
+		case q.favour == reasonPreload:
+			return primary, reasonPreload
+		case q.insist:
+			return primary, q.reasonOf(flaw, oldest)
+		}
+	}
+	m, flaw := r.rotation.Load().pick(r.cfg.Policy, &d)
+	if m == nil {
+		return primary, q.reasonOf(flaw, oldest)
+	}
+	return r.replicas[m.index], reasonReplica
+}
+
+// reference is the time that staleness is measured from: now, or, while the
+// primary does not answer and lag is frozen, its last answer.
+func (r *Resolver) reference(now int64, strict bool) int64 {
+	if !strict && r.cfg.WithoutPrimary == Freeze && r.primary.valid.Load() < now {
+		return min(now, r.primary.fresh.Load())
+	}
+	return now
+}
+
+func (q *question) reasonOf(f flaw, oldest int64) reason {
+	switch f {
+	case flawLSN:
+		return reasonPosition
+	case flawStale:
+		if q.wrote > oldest {
+			return reasonOwnWrite
+		}
+		return reasonLag
+	}
+	return reasonDown
+}

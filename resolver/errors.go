@@ -1,0 +1,76 @@
+package resolver
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"net"
+	"syscall"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// ErrNoPrimary is returned for a statement that needs the primary while the
+// server that stands for it says that it is a standby. Nothing was sent.
+var ErrNoPrimary = errors.New("resolver: no primary")
+
+// ErrBusy is returned for a [Background] read when no replica is fit for it and
+// the primary has no connections to spare. Nothing was sent.
+var ErrBusy = errors.New("resolver: no replica is fit and the primary is busy")
+
+// ErrUnknownNode is returned when dbresolver.Use names no node.
+var ErrUnknownNode = errors.New("resolver: unknown node")
+
+// failureOf reads an error of the driver as evidence against a node. eof tells
+// that a bare EOF is the driver's and not, say, a decoder's of the caller.
+func failureOf(err error, eof bool) failure {
+	switch {
+	case err == nil:
+		return noFailure
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return noFailure // the caller gave up; whether the node is ill the probes tell
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return failureOfState(pg.Code, err)
+	}
+	var connect *pgconn.ConnectError
+	var op *net.OpError
+	switch {
+	case errors.As(err, &op) && op.Timeout():
+		return timedOut
+	case errors.As(err, &connect), errors.As(err, &op),
+		errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
+		errors.Is(err, driver.ErrBadConn), errors.Is(err, pgconn.ErrConnClosed):
+		return refused
+	case eof && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)):
+		return refused
+	}
+	return noFailure
+}
+
+// failureOfState reads a server's SQLSTATE.
+func failureOfState(state string, err error) failure {
+	switch state {
+	case "57P01", "57P02", "57P03": // admin_shutdown, crash_shutdown, cannot_connect_now
+		return refused
+	case "53300": // too_many_connections
+		return saturated
+	case "40001": // serialization_failure, on a standby a conflict with recovery
+		return conflict
+	}
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) {
+		return refused // it does not let us in: password, database, pg_hba.conf
+	}
+	return noFailure
+}
+
+// probeFailure reads the error of a probe: whatever it is, there was no answer.
+func probeFailure(err error) failure {
+	if f := failureOf(err, true); f == refused {
+		return refused
+	}
+	return timedOut
+}

@@ -1,0 +1,189 @@
+package resolver
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// This file turns the answers of probes, and what statements met, into the
+// verdicts that decisions read.
+
+// change is a change of a node's state, to be logged without the lock.
+type change struct {
+	node  *node
+	level slog.Level
+	what  string
+	attrs []any
+}
+
+// took takes in the answer rd to a probe of n that was sent at sent.
+func (r *Resolver) took(n *node, id identity, rd reading, sent int64) {
+	var changes []change
+	r.mu.Lock()
+	n.answered, n.lastErr = true, ""
+	n.identity, n.last, n.lastHeard = id, rd, r.now()
+	if n.health.good(sent) {
+		n.latency.Store(0) // what it was before says nothing of now
+		changes = append(changes, change{n, slog.LevelInfo, "node is in rotation", nil})
+	}
+	if n.primary {
+		r.judgePrimary(n, rd, sent)
+	}
+	for _, m := range r.nodes {
+		if m == n || n.primary {
+			changes = r.judge(m, changes)
+		}
+	}
+	if n.health.in && (n.misfit == fits || !n.primary) {
+		n.valid.Store(sent + r.expiry)
+	}
+	r.publish()
+	r.mu.Unlock()
+	r.log(changes)
+}
+
+// judgePrimary adds a sample of the primary to the timeline.
+func (r *Resolver) judgePrimary(n *node, rd reading, sent int64) {
+	if !rd.placed || rd.standby {
+		return
+	}
+	if rd.timeline != r.timelineID {
+		// LSNs of two timelines do not compare.
+		r.line.reset()
+		r.timelineID = rd.timeline
+	}
+	r.line.add(sample{sent: sent, lsn: rd.lsn})
+	n.fresh.Store(sent)
+	n.replayed.Store(rd.lsn)
+}
+
+// judge says whether n fits into the cluster and how fresh it is.
+func (r *Resolver) judge(n *node, changes []change) []change {
+	if !n.answered {
+		return changes
+	}
+	m := r.misfitOf(n)
+	if m != n.misfit {
+		n.misfit = m
+		if m == fits {
+			changes = append(changes, change{n, slog.LevelInfo, "node fits again", nil})
+		} else {
+			changes = append(changes, change{n, slog.LevelWarn, "node is not used", []any{"why", m.String()}})
+		}
+	}
+	if n.primary || !n.last.placed {
+		return changes
+	}
+	fresh, ok := r.line.replayed(n.last.lsn)
+	if !ok || m != fits {
+		fresh = 0
+	}
+	// A restarted standby can have replayed less than before: the position goes
+	// down first, and up last.
+	if fresh < n.fresh.Load() {
+		n.fresh.Store(fresh)
+	}
+	n.replayed.Store(n.last.lsn)
+	n.fresh.Store(fresh)
+	return changes
+}
+
+func (r *Resolver) misfitOf(n *node) misfit {
+	p := r.primary
+	switch {
+	case !n.last.placed:
+		return fits
+	case n.last.standby == n.primary:
+		return wrongRole
+	case n.primary:
+		return fits
+	case p.identity.system != 0 && n.identity.system != 0 && p.identity.system != n.identity.system:
+		return wrongSystem
+	case n.last.timeline != 0 && r.timelineID != 0 && n.last.timeline > r.timelineID:
+		return wrongTimeline
+	}
+	// A standby cannot have replayed what the primary, asked later, had not
+	// written yet: such a one follows another history.
+	if s, ok := r.line.last(); ok && s.sent > n.lastHeard && n.last.lsn > s.lsn {
+		return wrongTimeline
+	}
+	return fits
+}
+
+// missed takes in a probe of n that failed.
+func (r *Resolver) missed(n *node, f failure, err error) {
+	n.probeErrors.Add(1)
+	r.suspect(n, f, err, true)
+}
+
+// suspect takes in evidence against n.
+func (r *Resolver) suspect(n *node, f failure, err error, probe bool) {
+	var changes []change
+	now := r.now()
+	r.mu.Lock()
+	first := probe && !n.answered
+	if probe {
+		n.answered = true
+		n.lastErr = err.Error()
+	}
+	ejected := n.health.bad(f, now)
+	if ejected || first {
+		n.lastErr = err.Error()
+		changes = append(changes, change{n, slog.LevelWarn, "node is out of rotation", []any{"why", f.String(), "error", n.lastErr}})
+	}
+	if !n.health.in {
+		n.valid.Store(0)
+	}
+	if ejected || probe {
+		r.publish()
+	}
+	r.mu.Unlock()
+	if ejected {
+		n.wake()
+	}
+	r.log(changes)
+}
+
+// publish makes the snapshot that decisions read, and wakes those who wait for
+// a probe.
+func (r *Resolver) publish() {
+	r.demoted.Store(r.primary.misfit == wrongRole && r.primary.health.in)
+	changed := false
+	for _, n := range r.nodes {
+		if usable := n.health.in && n.misfit == fits; usable != n.usable.Load() {
+			n.usable.Store(usable)
+			changed = true
+		}
+	}
+	if changed || r.rotation.Load() == nil {
+		next := &rotation{}
+		for _, n := range r.replicas {
+			if n.usable.Load() && n.weight > 0 {
+				next.list = append(next.list, Candidate{&n.member})
+			}
+		}
+		r.rotation.Store(next)
+	}
+	close(r.probed)
+	r.probed = make(chan struct{})
+}
+
+func (r *Resolver) log(changes []change) {
+	for _, c := range changes {
+		attrs := append([]any{"db", r.cfg.Name, "node", c.node.name}, c.attrs...)
+		r.cfg.Logger.Log(context.Background(), c.level, "resolver: "+c.what, attrs...)
+	}
+}
+
+// staleness of n at now, false when it is not known. The caller holds r.mu.
+func (r *Resolver) staleness(n *node, now int64) (time.Duration, bool) {
+	if n.primary {
+		return 0, n.last.placed
+	}
+	fresh := n.fresh.Load()
+	if fresh == 0 {
+		return 0, false
+	}
+	return time.Duration(max(now-fresh, 0)), true
+}

@@ -1,0 +1,66 @@
+package resolver
+
+import "github.com/gorminfra/infra/internal/hook"
+
+// The numbers, each with the label node.
+var (
+	metricLag         = gauge("replica_lag_seconds", "How far the replica may be behind the primary.")
+	metricUp          = gauge("node_up", "Whether the node is in rotation (1) or not (0).")
+	metricInFlight    = gauge("node_in_flight", "Statements outside transactions that are on the node now.")
+	metricLatency     = gauge("node_latency_seconds", "Moving average of the time of reads on the node.")
+	metricEjections   = counter("node_ejections_total", "How often the node was put out of rotation.")
+	metricProbes      = counter("node_probes_total", "Probes of the node.")
+	metricProbeErrors = counter("node_probe_errors_total", "Probes of the node that got no answer.")
+	metricConnErrors  = counter("node_connection_errors_total", "Attempts of statements that failed by the connection.")
+	metricDecisions   = &hook.Metric{
+		Name: "routing_decisions_total", Help: "Statements and transactions sent to the node, by the reason of the choice.",
+		Counter: true, Labels: []string{"node", "reason"},
+	}
+	metricPoolMax    = gauge("pool_max_connections", "Most connections that the node's pool opens; 0: no bound.")
+	metricPoolInUse  = gauge("pool_in_use_connections", "Connections of the node's pool in use.")
+	metricPoolIdle   = gauge("pool_idle_connections", "Idle connections of the node's pool.")
+	metricPoolWaits  = counter("pool_waits_total", "How often a connection of the node's pool was waited for.")
+	metricPoolWaited = counter("pool_wait_seconds_total", "Time for which connections of the node's pool were waited for.")
+)
+
+func gauge(name, help string) *hook.Metric {
+	return &hook.Metric{Name: name, Help: help, Labels: []string{"node"}}
+}
+
+func counter(name, help string) *hook.Metric {
+	return &hook.Metric{Name: name, Help: help, Counter: true, Labels: []string{"node"}}
+}
+
+// Meter implements hook.Meter.
+func (a *router) Meter(emit func(m *hook.Metric, value float64, labels ...string)) {
+	watched := len(a.r.replicas) > 0
+	for _, s := range a.r.Nodes() {
+		if watched {
+			up := 0.0
+			if s.Up {
+				up = 1
+			}
+			emit(metricUp, up, s.Name)
+			emit(metricProbes, float64(s.Probes), s.Name)
+			emit(metricProbeErrors, float64(s.ProbeErrors), s.Name)
+			emit(metricEjections, float64(s.Ejections), s.Name)
+			emit(metricLatency, s.Latency.Seconds(), s.Name)
+			if !s.Primary && s.Staleness >= 0 {
+				emit(metricLag, s.Staleness.Seconds(), s.Name)
+			}
+		}
+		emit(metricInFlight, float64(s.InFlight), s.Name)
+		emit(metricConnErrors, float64(s.ConnectionErrors), s.Name)
+		for why, n := range s.Decisions {
+			emit(metricDecisions, float64(n), s.Name, why)
+		}
+		if s.Pool == (PoolStatus{}) {
+			continue
+		}
+		emit(metricPoolMax, float64(s.Pool.Max), s.Name)
+		emit(metricPoolInUse, float64(s.Pool.InUse), s.Name)
+		emit(metricPoolIdle, float64(s.Pool.Idle), s.Name)
+		emit(metricPoolWaits, float64(s.Pool.Waits), s.Name)
+		emit(metricPoolWaited, s.Pool.Waited.Seconds(), s.Name)
+	}
+}

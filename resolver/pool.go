@@ -1,0 +1,116 @@
+package resolver
+
+import (
+	"context"
+	"database/sql"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+const (
+	keepEvery   = time.Second      // between two looks at a pool
+	warmTimeout = 10 * time.Second // for one round of opening connections
+)
+
+// applyPool puts the configured bounds on a node's pool.
+func (r *Resolver) applyPool(n *node, db *sql.DB) {
+	limit := 0
+	if n.primary {
+		limit = db.Stats().MaxOpenConnections
+	}
+	p := r.cfg.Pool.withDefaults(r.hasLSN(), limit)
+	n.min = p.Min
+	if p.Max > 0 {
+		db.SetMaxOpenConns(p.Max)
+		db.SetMaxIdleConns(p.Max) // IdleTimeout takes what is too much, and not each lull
+	}
+	if p.IdleTimeout != 0 {
+		db.SetConnMaxIdleTime(max(p.IdleTimeout, 0))
+	}
+	if p.MaxLifetime != 0 {
+		db.SetConnMaxLifetime(jittered(max(p.MaxLifetime, 0)))
+	}
+}
+
+// jittered is d less up to a tenth.
+func jittered(d time.Duration) time.Duration { return d - time.Duration(rand.Int64N(int64(d)/10+1)) }
+
+// keep runs the goroutine that holds n's pool at Min.
+func (r *Resolver) keep(n *node) {
+	r.wg.Add(1)
+	go func() {
+		defer r.wg.Done()
+		timer := time.NewTimer(0)
+		defer timer.Stop()
+		for {
+			select {
+			case <-r.ctx.Done():
+				return
+			case <-timer.C:
+			}
+			// A replica that is out is not knocked at: its probe does that.
+			if db := n.db.Load(); db != nil && (n.primary || n.usable.Load()) {
+				r.warm(n, db)
+			}
+			timer.Reset(jittered(keepEvery))
+		}
+	}()
+}
+
+// warm opens connections until Min are open, each by itself, so that one that
+// fails does not stop the others.
+//
+// database/sql opens a connection only when none is idle. The idle ones are
+// therefore taken out first, and given back as soon as the new ones are being
+// dialled: not when they have been.
+func (r *Resolver) warm(n *node, db *sql.DB) {
+	st := db.Stats()
+	missing := n.min - st.OpenConnections
+	if missing <= 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, warmTimeout)
+	defer cancel()
+	held := make([]*sql.Conn, 0, st.Idle)
+	for range st.Idle {
+		if c, err := db.Conn(ctx); err == nil {
+			held = append(held, c)
+		}
+	}
+	var dialled sync.WaitGroup
+	fresh := make([]*sql.Conn, missing)
+	for i := range fresh {
+		dialled.Add(1)
+		go func() {
+			defer dialled.Done()
+			fresh[i], _ = db.Conn(ctx) // a failure shows in the probe too
+		}()
+	}
+	all := make(chan struct{})
+	go func() { dialled.Wait(); close(all) }()
+	release(held, db, n.min, all)
+	<-all
+	release(fresh, nil, 0, nil)
+}
+
+// release gives connections back, once at least open ones are open or being
+// dialled.
+func release(conns []*sql.Conn, db *sql.DB, open int, all <-chan struct{}) {
+	if len(conns) > 0 && db != nil {
+		tick := time.NewTicker(100 * time.Microsecond)
+		defer tick.Stop()
+		for db.Stats().OpenConnections < open {
+			select {
+			case <-all:
+				open = 0
+			case <-tick.C:
+			}
+		}
+	}
+	for _, c := range conns {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+}

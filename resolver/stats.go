@@ -1,0 +1,101 @@
+package resolver
+
+import "time"
+
+// NodeStatus is what is known of a node at one instant.
+type NodeStatus struct {
+	Name    string
+	Zone    string
+	Weight  int
+	Primary bool // the one that gorm.Open connected to
+
+	// Up: in rotation, and of the right role and history. Misfit says why a
+	// node that answers is not used: "wrong role", "other system identifier",
+	// "other timeline".
+	Up     bool
+	Misfit string
+	// LastError is of the probe or statement that put the node out of rotation.
+	LastError string
+	// Staleness is how far the node may be behind the primary; -1 while that is
+	// not known.
+	Staleness time.Duration
+	// LSN is the WAL position inserted on the primary, replayed on a replica.
+	LSN      uint64
+	InFlight int
+	// Latency is the moving average of reads there.
+	Latency time.Duration
+
+	Ejections        uint64
+	Probes           uint64
+	ProbeErrors      uint64
+	ConnectionErrors uint64 // attempts of statements that the connection failed
+	// Decisions counts the statements and transactions sent here, by reason.
+	Decisions map[string]uint64
+
+	Pool PoolStatus
+}
+
+// PoolStatus is the state of a node's pool; zero where it is no *sql.DB.
+type PoolStatus struct {
+	Max, Open, InUse, Idle int
+	Waits                  uint64 // for a connection, since the start
+	Waited                 time.Duration
+}
+
+// Stats is a snapshot of a Resolver.
+type Stats struct {
+	Nodes []NodeStatus // the primary first
+	// Rotation is how many replicas take reads now.
+	Rotation int
+}
+
+// Stats returns the present state. It does not block on I/O.
+func (r *Resolver) Stats() Stats {
+	s := Stats{Nodes: r.Nodes()}
+	if rot := r.rotation.Load(); rot != nil && r.live.Load() {
+		s.Rotation = len(rot.list)
+	}
+	return s
+}
+
+// Nodes returns the state of each node, the primary first. It is empty before
+// db.Use.
+func (r *Resolver) Nodes() []NodeStatus {
+	if !r.opened.Load() {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	list := make([]NodeStatus, len(r.nodes))
+	for i, n := range r.nodes {
+		list[i] = r.statusOf(n, now)
+	}
+	return list
+}
+
+func (r *Resolver) statusOf(n *node, now int64) NodeStatus {
+	s := NodeStatus{
+		Name: n.name, Zone: n.zone, Weight: n.weight, Primary: n.primary,
+		Up: n.usable.Load(), Misfit: n.misfit.String(), LastError: n.lastErr, Staleness: -1, LSN: n.last.lsn,
+		InFlight: int(n.inFlight.Load()), Latency: time.Duration(n.latency.Load()),
+		Ejections: n.health.ejections, Probes: n.probes.Load(), ProbeErrors: n.probeErrors.Load(), ConnectionErrors: n.connErrors.Load(),
+		Decisions: map[string]uint64{},
+	}
+	if d, ok := r.staleness(n, now); ok {
+		s.Staleness = d
+	}
+	for why := range n.decisions {
+		if c := n.decisions[why].Load(); c > 0 {
+			s.Decisions[reason(why).String()] = c
+		}
+	}
+	if db := n.db.Load(); db != nil {
+		p := db.Stats()
+		s.Pool = PoolStatus{
+			Max: p.MaxOpenConnections, Open: p.OpenConnections, InUse: p.InUse, Idle: p.Idle,
+			Waits: uint64(p.WaitCount), Waited: p.WaitDuration,
+		}
+	}
+	return s
+}
