@@ -1,0 +1,4 @@
+package sqltext
+
+// placeholder
+var corpus []described
