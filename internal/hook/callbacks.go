@@ -186,8 +186,8 @@ func (h *Hub) wrapDefaultTransaction(p processor) error {
 	}
 	err := p.Replace("gorm:begin_transaction", func(db *gorm.DB) {
 		stmt := db.Statement
-		if isHybrid(stmt.ConnPool) {
-			return
+		if db.DryRun || isHybrid(stmt.ConnPool) {
+			return // a dry run needs no connection, although GORM takes one
 		}
 		if conn, ok := stmt.ConnPool.(*sql.Conn); ok && !db.SkipDefaultTransaction && db.Error == nil {
 			stmt.Settings.Store(pinnedConn, pinned{stmt, conn})

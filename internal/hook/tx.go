@@ -128,14 +128,14 @@ func (t *Tx) Commit() error {
 		return gorm.ErrInvalidTransaction
 	}
 	t.unwatch()
-	if t.txn.startCommit() {
+	ended := t.txn.Context.Err() != nil // database/sql then sends nothing
+	if t.txn.startCommit() && !ended {
 		if err := t.txn.beforeCommit(t.txn.Context); err != nil {
 			err = errors.Join(err, ignoreDone(t.Tx.Rollback()))
 			t.txn.end(RolledBack)
 			return err
 		}
 	}
-	ended := t.txn.Context.Err() != nil // database/sql then sends nothing
 	err := t.Tx.Commit()
 	outcome := commitOutcome(err)
 	if ended && err != nil {
