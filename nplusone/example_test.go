@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
+	"log/slog"
 
 	"github.com/gorminfra/infra/nplusone"
 )
@@ -27,7 +28,7 @@ func Example() {
 	})
 	defer closeDB()
 
-	detector := nplusone.New(nplusone.Config{Threshold: 3, Development: true, OnFinding: func(f nplusone.Finding) {
+	detector := nplusone.New(nplusone.Config{Threshold: 3, Development: true, Logger: slog.New(slog.DiscardHandler), OnFinding: func(f nplusone.Finding) {
 		fmt.Println(f.Kind, f.Count, f.Distinct)
 		fmt.Println(f.Statement)
 		fmt.Println(f.Fixes[0].Code, f.Fixes[0].Confidence)

@@ -115,24 +115,45 @@ type candidate struct {
 func candidates(g *group, groups []group, c *catalog) []candidate {
 	var all []candidate
 	for _, p := range loadedBefore(g.first, groups) {
-		m := p.model
-		if m == nil && len(p.text.Reads) == 1 {
-			m = c.ofTable(p.text.Reads[0].Name)
-		}
-		if m == nil || p.key == g.key {
+		m := p.modelIn(c)
+		if m == nil || p.key == g.key || rowsLoaded(p, groups) < int64(g.distinct) {
 			continue
 		}
 		for _, r := range m.relations {
 			fit := r.matches(g)
-			if fit == noMatch || p.maxRows < unknownRows && p.rows < int64(g.distinct) {
-				continue
-			}
-			if !slices.ContainsFunc(all, func(o candidate) bool { return o.rel == r }) {
+			if fit != noMatch && !slices.ContainsFunc(all, func(o candidate) bool { return o.rel == r }) {
 				all = append(all, candidate{p, m, r, fit})
 			}
 		}
 	}
 	return all
+}
+
+// modelIn is the model of g's rows, nil when it is not known.
+func (g *group) modelIn(c *catalog) *model {
+	if g.model == nil && len(g.text.Reads) == 1 {
+		return c.ofTable(g.text.Reads[0].Name)
+	}
+	return g.model
+}
+
+// rowsLoaded is the number of rows that p loaded, together with other shapes of
+// the same place: the first page of FindInBatches has another than the rest.
+func rowsLoaded(p *group, groups []group) (n int64) {
+	for i := range groups {
+		o := &groups[i]
+		if o.model != p.model || o.text.Operation != sqltext.Select || o.preload != p.preload || o.key != p.key && p.model == nil {
+			continue
+		}
+		if p.site != nil && (o.site == nil || o.site.hash != p.site.hash) {
+			continue
+		}
+		if o.maxRows >= unknownRows {
+			return unknownRows
+		}
+		n += o.rows
+	}
+	return n
 }
 
 // loadedBefore returns the reads of rows that began before start, the latest

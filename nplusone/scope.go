@@ -86,6 +86,9 @@ func (s *Scope) End() Report {
 	return reportOf(s.scope, (*Detector).finish)
 }
 
+// Report tells what the scope holds so far.
+func (s *Scope) Report() Report { return reportOf(s.scope, (*Detector).snapshot) }
+
 func (d *Detector) snapshot(t *tracker) Report { return t.report(d.cfg.Threshold) }
 
 func reportOf(s *scope.Scope, of func(*Detector, *tracker) Report) Report {

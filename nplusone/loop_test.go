@@ -1,0 +1,404 @@
+package nplusone_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
+
+	"github.com/gorminfra/infra/nplusone"
+)
+
+// kindsOf lists the findings as "kind count/distinct code", in order of count.
+func kindsOf(r nplusone.Report) []string {
+	out := []string{}
+	for _, f := range r.Findings {
+		out = append(out, fmt.Sprintf("%s %d/%d %s", f.Kind, f.Count, f.Distinct, f.Fixes[0].Code))
+	}
+	return out
+}
+
+// byID is a helper of several callers.
+func byID(db *gorm.DB, id int) {
+	var a Author
+	db.Take(&a, id)
+}
+
+func times(n int, do func(i int)) {
+	for i := range n {
+		do(i + 1)
+	}
+}
+
+func TestWhatALoopIs(t *testing.T) {
+	t.Parallel()
+	db, _ := library(t, nplusone.Config{Development: true, Threshold: 5})
+	tests := []struct {
+		name string
+		run  func(db *gorm.DB)
+		want []string // in any order
+	}{
+		{"one below the threshold", func(db *gorm.DB) { times(4, func(i int) { byID(db, i) }) }, nil},
+		{"the threshold", func(db *gorm.DB) { times(5, func(i int) { byID(db, i) }) }, []string{`n_plus_one 5/5 db.Where("id IN ?", keys).Find(&authors)`}},
+		{"two of the parameters differ", func(db *gorm.DB) { times(6, func(i int) { byID(db, i%2) }) }, []string{`n_plus_one 6/2 db.Where("id IN ?", keys).Find(&authors)`}},
+		{"the same parameters", func(db *gorm.DB) { times(5, func(int) { byID(db, 1) }) }, []string{`duplicate_query 5/1 `}},
+		{"the same parameters, one below", func(db *gorm.DB) { times(4, func(int) { byID(db, 1) }) }, nil},
+		{"the same parameters, after writes of the table", func(db *gorm.DB) {
+			times(6, func(i int) {
+				byID(db, 1)
+				db.Exec("UPDATE authors SET name = 'same' WHERE id = 1")
+			})
+		}, nil},
+		{"the same parameters, after writes of another table", func(db *gorm.DB) {
+			times(6, func(i int) {
+				byID(db, 1)
+				db.Exec("UPDATE posts SET views = 1 WHERE id = 1")
+			})
+		}, []string{`duplicate_query 6/1 `}},
+		{"the same parameters, with a lock", func(db *gorm.DB) {
+			_ = db.Transaction(func(tx *gorm.DB) error {
+				times(6, func(int) { byID(tx.Clauses(clause.Locking{Strength: "UPDATE"}), 1) })
+				return nil
+			})
+		}, nil},
+		{"two sites", func(db *gorm.DB) {
+			times(4, func(i int) { byID(db, i) })
+			times(4, func(i int) { db.Take(&Author{}, i) })
+		}, nil},
+		{"one helper called from two sites", func(db *gorm.DB) {
+			for i := range 4 {
+				byID(db, i)
+			}
+			for i := range 4 {
+				byID(db, i)
+			}
+		}, nil},
+		{"one helper, one site of two is a loop", func(db *gorm.DB) {
+			for i := range 3 {
+				byID(db, i)
+			}
+			for i := range 6 {
+				byID(db, i)
+			}
+		}, []string{`n_plus_one 6/6 db.Where("id IN ?", keys).Find(&authors)`}},
+		{"goroutines", func(db *gorm.DB) {
+			var wg sync.WaitGroup
+			for i := range 8 {
+				wg.Go(func() { db.Take(&Post{}, i) })
+			}
+			wg.Wait()
+		}, []string{`n_plus_one 8/8 db.Where("id IN ?", keys).Find(&posts)`}},
+		{"interleaved shapes", func(db *gorm.DB) {
+			for i := range 5 {
+				db.Take(&Post{}, i)
+				db.Take(&Badge{}, i)
+			}
+		}, []string{`n_plus_one 5/5 db.Where("id IN ?", keys).Find(&posts)`, `n_plus_one 5/5 db.Where("id IN ?", keys).Find(&badges)`}},
+		{"raw SQL", func(db *gorm.DB) {
+			for i := range 5 {
+				var n string
+				db.Raw("SELECT name FROM authors WHERE id = ?", i).Row().Scan(&n)
+			}
+		}, []string{`n_plus_one 5/5 db.Where("id IN ?", keys).Find(&authors)`}},
+		{"raw SQL with values in the text", func(db *gorm.DB) {
+			for i := range 5 {
+				var n string
+				db.Raw(fmt.Sprintf("SELECT name FROM authors WHERE id = %d", i)).Scan(&n)
+			}
+		}, []string{`n_plus_one 5/5 `}},
+		{"a loop over Rows", func(db *gorm.DB) {
+			rows, err := db.Model(&Post{}).Rows()
+			if err != nil {
+				panic(err)
+			}
+			defer rows.Close()
+			for rows.Next() {
+				var p Post
+				_ = db.ScanRows(rows, &p)
+				db.Where("post_id = ?", p.ID).Find(&p.Comments)
+			}
+		}, []string{`n_plus_one 6/6 db.Preload("Comments")`}},
+		{"a loop that opens Rows", func(db *gorm.DB) {
+			for i := range 5 {
+				rows, err := db.Model(&Comment{}).Where("post_id = ?", i).Rows()
+				if err != nil {
+					panic(err)
+				}
+				rows.Close()
+			}
+		}, []string{`n_plus_one 5/5 db.Where("post_id IN ?", keys).Find(&comments)`}},
+		{"Count in a loop", func(db *gorm.DB) {
+			for _, p := range find[Post](db) {
+				var n int64
+				db.Model(&Comment{}).Where("post_id = ?", p.ID).Count(&n)
+			}
+		}, []string{`n_plus_one 6/6 db.Model(&Comment{}).Select("post_id, count(*)").Where("post_id IN ?", keys).Group("post_id")`}},
+		{"IN lists of changing length", func(db *gorm.DB) {
+			for i := range 6 {
+				db.Find(&[]Author{}, "id IN ?", []int{1, 2, 3, 4, 5, 6}[:i+1])
+			}
+		}, []string{`n_plus_one 6/6 db.Where("id IN ?", keys).Find(&authors)`}},
+		{"chunks of long IN lists", func(db *gorm.DB) {
+			for i := range 6 {
+				ids := make([]int, 200)
+				for j := range ids {
+					ids[j] = i*200 + j
+				}
+				db.Find(&[]Author{}, "id IN ?", ids)
+			}
+		}, nil},
+		{"inserts", func(db *gorm.DB) {
+			for i := range 5 {
+				db.Create(&Badge{Name: fmt.Sprint("loop ", i)})
+			}
+		}, []string{`batch_this 5/5 db.CreateInBatches(&badges, 100)`}},
+		{"inserts of CreateInBatches", func(db *gorm.DB) {
+			var badges []Badge
+			for i := range 20 {
+				badges = append(badges, Badge{Name: fmt.Sprint("batch ", i)})
+			}
+			db.CreateInBatches(&badges, 3)
+		}, nil},
+		{"updates", func(db *gorm.DB) {
+			for i := range 5 {
+				db.Model(&Post{}).Where("id = ?", i).Update("views", 7)
+			}
+		}, []string{`batch_this 5/5 db.Model(&Post{}).Where("id IN ?", keys).Updates(values)`}},
+		{"deletes", func(db *gorm.DB) {
+			for i := range 5 {
+				db.Delete(&Image{}, 1000+i)
+			}
+		}, []string{`batch_this 5/5 db.Where("id IN ?", keys).Delete(&Image{})`}},
+		{"FindInBatches", func(db *gorm.DB) {
+			var cs []Comment
+			db.FindInBatches(&cs, 2, func(*gorm.DB, int) error { return nil })
+		}, nil},
+		{"FindInBatches with a condition", func(db *gorm.DB) {
+			var cs []Comment
+			db.Where("body = ?", "a").FindInBatches(&cs, 1+1, func(*gorm.DB, int) error { return nil })
+		}, nil},
+		{"FindInBatches in a loop", func(db *gorm.DB) {
+			for i := range 6 {
+				var cs []Comment
+				db.Where("post_id = ?", i).FindInBatches(&cs, 10, func(*gorm.DB, int) error { return nil })
+			}
+		}, []string{`n_plus_one 6/6 db.Where("post_id IN ?", keys).Find(&comments)`}},
+		{"a loop in a callback of FindInBatches", func(db *gorm.DB) {
+			var ps []Post
+			db.FindInBatches(&ps, 2, func(*gorm.DB, int) error {
+				for _, p := range ps {
+					db.Where("post_id = ?", p.ID).Find(&p.Comments)
+				}
+				return nil
+			})
+		}, []string{`n_plus_one 6/6 db.Preload("Comments")`}},
+		{"statements that fail", func(db *gorm.DB) {
+			for i := range 6 {
+				db.Exec("SELECT 1 / ?", i*0)
+				db.Find(&[]Author{}, "no_such_column = ?", i)
+			}
+		}, nil},
+		{"records that are not found", func(db *gorm.DB) {
+			for i := range 6 {
+				if err := db.First(&Author{}, 9000+i).Error; !errors.Is(err, gorm.ErrRecordNotFound) {
+					panic(err)
+				}
+			}
+		}, []string{`n_plus_one 6/6 db.Where("id IN ?", keys).Find(&authors)`}},
+		{"a transaction that is tried again", func(db *gorm.DB) {
+			for range 6 {
+				_ = db.Transaction(func(tx *gorm.DB) error {
+					byID(tx, 1)
+					tx.Create(&Badge{ID: 5000, Name: "retried"})
+					return errors.New("serialization failure")
+				})
+			}
+		}, nil},
+		{"a loop over several tables", func(db *gorm.DB) {
+			for i := range 6 {
+				db.Joins("JOIN posts ON posts.id = comments.post_id").Where("posts.author_id = ?", i).Find(&[]Comment{})
+			}
+		}, []string{`n_plus_one 6/6 `}},
+		{"save points", func(db *gorm.DB) {
+			_ = db.Transaction(func(tx *gorm.DB) error {
+				for range 6 {
+					_ = tx.Transaction(func(*gorm.DB) error { return nil })
+				}
+				return nil
+			})
+		}, nil},
+		{"reads of the catalogue", func(db *gorm.DB) {
+			for range 2 {
+				for _, table := range []string{"authors", "posts", "comments", "badges", "images"} {
+					db.Migrator().HasTable(table)
+				}
+			}
+		}, nil},
+		// The root has a place of its own, the depths share one.
+		{"recursion", func(db *gorm.DB) { chain(db, 1, 6) }, []string{`n_plus_one 6/6 db.Where("id IN ?", keys).Find(&authors)`}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			ctx, s := nplusone.Begin(t.Context(), tt.name)
+			tt.run(db.WithContext(ctx))
+			r := s.End()
+			got := kindsOf(r)
+			for _, w := range tt.want {
+				if !strings.Contains(strings.Join(got, "\n")+"\n", w+"\n") {
+					t.Errorf("no finding %q", w)
+				}
+			}
+			if len(got) != len(tt.want) {
+				t.Errorf("%d findings, want %d", len(got), len(tt.want))
+			}
+			if t.Failed() {
+				t.Log("\n" + r.Text())
+			}
+		})
+	}
+}
+
+// chain follows the managers of an author, each from the one before.
+func chain(db *gorm.DB, id uint, depth int) {
+	var a Author
+	db.Take(&a, id)
+	if depth > 0 {
+		chain(db, *a.ManagerID, depth-1)
+	}
+}
+
+func TestLoopLineIsTheOneOfTheFunctionThatLoadedTheParents(t *testing.T) {
+	t.Parallel()
+	db, _ := library(t, nplusone.Config{Development: true})
+	ctx, s := nplusone.Begin(t.Context(), "lines")
+	tx := db.WithContext(ctx)
+	load := func() []Post { return find[Post](tx) }
+	posts := load()
+	for i := range posts {
+		func() { byID(tx, int(posts[i].AuthorID)) }()
+	}
+	r := s.End()
+	if len(r.Findings) != 1 {
+		t.Fatalf("%d findings\n%s", len(r.Findings), r.Text())
+	}
+	f := r.Findings[0]
+	if !strings.HasSuffix(f.Query.Function, ".byID") || strings.HasSuffix(f.Loop.Function, ".byID") {
+		t.Errorf("query in %s, loop in %s: want byID for the query and this test for the loop", f.Query.Function, f.Loop.Function)
+	}
+	if !strings.Contains(r.Text(), "   query    loop_test.go:") {
+		t.Errorf("the text does not name the query's own line:\n%s", r.Text())
+	}
+}
+
+func TestHookThatQueriesIsALoop(t *testing.T) {
+	t.Parallel()
+	db, _ := library(t, nplusone.Config{Development: true})
+	ctx, s := nplusone.Begin(t.Context(), "hook")
+	var all []PostWithHook
+	if err := db.WithContext(ctx).Find(&all).Error; err != nil {
+		t.Fatal(err)
+	}
+	if got := kindsOf(s.End()); len(got) != 1 || !strings.HasPrefix(got[0], "n_plus_one 6/6") {
+		t.Errorf("findings %q", got)
+	}
+}
+
+// PostWithHook asks for its author by itself.
+type PostWithHook struct {
+	ID       uint
+	AuthorID uint
+	Name     string `gorm:"-"`
+}
+
+func (PostWithHook) TableName() string { return "posts" }
+
+func (p *PostWithHook) AfterFind(tx *gorm.DB) error {
+	return tx.Raw("SELECT name FROM authors WHERE id = ?", p.AuthorID).Scan(&p.Name).Error
+}
+
+func TestCancelledQueryIsCountedAndNoFinding(t *testing.T) {
+	t.Parallel()
+	db, _ := library(t, nplusone.Config{Development: true})
+	ctx, s := nplusone.Begin(t.Context(), "cancelled")
+	for i := range 6 {
+		dead, cancel := context.WithCancel(ctx)
+		cancel()
+		if err := db.WithContext(dead).Take(&Author{}, i).Error; !errors.Is(err, context.Canceled) {
+			t.Fatalf("error %v", err)
+		}
+	}
+	if r := s.End(); r.Failed != 6 || len(r.Findings) != 0 {
+		t.Errorf("%d failed, findings %q", r.Failed, kindsOf(r))
+	}
+}
+
+func TestRowsClosedByTheirContextAreCounted(t *testing.T) {
+	t.Parallel()
+	db, d := library(t, nplusone.Config{Development: true})
+	ctx, s := nplusone.Begin(t.Context(), "rows")
+	id := 0
+	for range 6 {
+		id++
+		query, cancel := context.WithCancel(ctx)
+		rows, err := db.WithContext(query).Raw("SELECT generate_series(1, 100000) WHERE ? > 0", &id).Rows()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+		for rows.Next() { // until database/sql closes them
+		}
+		rows.Close()
+		id += 0 // the variable is the loop's while the rows are closed elsewhere
+	}
+	_ = d
+	waitFor(t, "the count of six statements", func() bool { return s.Report().Statements == 6 })
+	s.End()
+}
+
+func TestGenericsAndPreparedStatements(t *testing.T) {
+	t.Parallel()
+	db, _ := library(t, nplusone.Config{Development: true}, func(c *gorm.Config) { c.PrepareStmt = true })
+	ctx, s := nplusone.Begin(t.Context(), "generics")
+	posts, err := gorm.G[Post](db).Find(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range posts {
+		if _, err := gorm.G[Author](db).Where("id = ?", p.AuthorID).First(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := s.End()
+	if got := kindsOf(r); len(got) != 1 || got[0] != `n_plus_one 6/6 db.Preload("Author")` {
+		t.Fatalf("findings %q\n%s", got, r.Text())
+	}
+	if f := r.Findings[0]; !strings.HasSuffix(f.Query.File, "loop_test.go") {
+		t.Errorf("query at %v", f.Query)
+	}
+
+	ctx = nplusone.ForTest(t)
+	if _, err := gorm.G[Post](db).Preload("Author", nil).Find(ctx); err != nil {
+		t.Fatal(err)
+	}
+	nplusone.AssertNone(t, ctx)
+}
+
+func TestDirectCallsOfThePoolAreSeen(t *testing.T) {
+	t.Parallel()
+	db, _ := library(t, nplusone.Config{Development: true})
+	ctx, s := nplusone.Begin(t.Context(), "direct")
+	for i := range 5 {
+		var name sql.NullString
+		_ = db.Statement.ConnPool.QueryRowContext(ctx, "SELECT name FROM authors WHERE id = $1", i).Scan(&name)
+	}
+	if got := kindsOf(s.End()); len(got) != 1 {
+		t.Errorf("findings %q", got)
+	}
+}
