@@ -49,7 +49,8 @@ websearch_to_tsquery xml xml_is_well_formed`
 // from 14 to 18), so that no function of the user's own can have the name. PostGIS'
 // prefix is as good as grammar.
 const syntaxFunctions = `
-coalesce nullif greatest least trim grouping xmlconcat xmlelement xmlforest xmlparse xmlpi xmlroot xmlserialize xmltable
+coalesce nullif greatest least trim grouping xmlattributes xmlconcat xmlelement xmlforest xmlnamespaces xmlparse xmlpi xmlroot
+xmlserialize xmltable
 json_table json_value json_query json_exists json_array json_arrayagg json_objectagg json_scalar json_serialize
 merge_action decimal dec integer int bigint smallint real float boolean character char varchar nchar
 st_distance st_dwithin st_contains st_within st_intersects st_makepoint st_setsrid st_point st_x st_y
