@@ -2,8 +2,8 @@ package nplusone_test
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -95,33 +95,26 @@ type Review struct {
 // rowCount is the number of rows of each kind, above the threshold.
 const rowCount = 6
 
-// library is a database with authors and what belongs to them.
+const libraryName = "library"
+
+var libraryOnce sync.Once
+
+// library opens the package's database of authors and what belongs to them. It
+// is filled by the first test; tests may add rows, and change none that is not
+// their own in a way that another could see.
 func library(tb testing.TB, cfg nplusone.Config, opts ...func(*gorm.Config)) (*gorm.DB, *nplusone.Detector) {
 	tb.Helper()
 	c := testbed.SharedCluster(tb)
-	return openLibrary(tb, c.Primary().DSN(c.NewDatabase(tb)), true, cfg, opts...)
-}
-
-func openLibrary(tb testing.TB, dsn string, seed bool, cfg nplusone.Config, opts ...func(*gorm.Config)) (*gorm.DB, *nplusone.Detector) {
-	tb.Helper()
-	gc := &gorm.Config{Logger: logger.Discard}
-	for _, o := range opts {
-		o(gc)
-	}
-	db, err := gorm.Open(postgres.Open(dsn), gc)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	sqlDB, err := db.DB()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = sqlDB.Close() })
-	if seed {
-		fill(tb, db)
-	}
+	dsn := c.Primary().DSN(libraryName)
+	libraryOnce.Do(func() {
+		if err := c.CreateDatabase(tb.Context(), libraryName); err != nil {
+			tb.Fatal(err)
+		}
+		fill(tb, open(tb, dsn))
+	})
+	db := open(tb, dsn, opts...)
 	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	d := nplusone.New(cfg)
 	if err := db.Use(d); err != nil {
@@ -129,6 +122,25 @@ func openLibrary(tb testing.TB, dsn string, seed bool, cfg nplusone.Config, opts
 	}
 	tb.Cleanup(func() { _ = d.Close() })
 	return db, d
+}
+
+func open(tb testing.TB, dsn string, opts ...func(*gorm.Config)) *gorm.DB {
+	tb.Helper()
+	cfg := &gorm.Config{Logger: logger.Discard}
+	for _, o := range opts {
+		o(cfg)
+	}
+	db, err := gorm.Open(postgres.Open(dsn), cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	sqlDB, err := db.DB()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	sqlDB.SetMaxOpenConns(4)
+	tb.Cleanup(func() { _ = sqlDB.Close() })
+	return db
 }
 
 func fill(tb testing.TB, db *gorm.DB) {
