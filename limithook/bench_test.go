@@ -2,8 +2,12 @@ package limithook
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 var benchUser = func() context.Context {
@@ -43,4 +47,126 @@ func BenchmarkMemoryRefusal(b *testing.B) {
 			b.Fatal("admitted")
 		}
 	}
+}
+
+// benchShared is a limiter on Redis, with neither limit near.
+func benchShared(b *testing.B, lease int) (*Limiter, Config) {
+	b.Helper()
+	cfg := onRedis(b, Config{PerUser: Per(1<<20, time.Second), Global: Per(1<<22, time.Second), Lease: Lease{Max: lease}})
+	return benchLimiter(b, cfg), cfg
+}
+
+// A lease that does not run out: what remains is the decision itself.
+func BenchmarkLeasedDecision(b *testing.B) {
+	l, _ := benchShared(b, 16)
+	if err := l.Allow(benchUser); err != nil {
+		b.Fatal(err)
+	}
+	s, sub := l.store.(*shared), subjectOf(benchUser)
+	sh := s.shard(sub)
+	s.lock(sh)
+	user, global := s.holdings(sh, sub)
+	for _, h := range []*holding{user, global} {
+		h.units, h.until = 1<<62, 1<<62
+	}
+	s.unlock(sh)
+	b.ReportAllocs()
+	for b.Loop() {
+		if d, _ := l.Decide(benchUser, 1); !d.Allowed {
+			b.Fatal("refused")
+		}
+	}
+	b.StopTimer()
+	user.units, global.units = 0, 0
+}
+
+// Leases as they come, their round trips included.
+func BenchmarkLeasing(b *testing.B) {
+	l, _ := benchShared(b, 16)
+	b.ReportAllocs()
+	for b.Loop() {
+		if d, err := l.Decide(benchUser, 1); err != nil || !d.Allowed {
+			b.Fatal(d, err)
+		}
+	}
+	st := l.Stats()
+	b.ReportMetric(float64(st.RedisCalls)/float64(st.Admitted), "trips/op")
+}
+
+func BenchmarkRememberedRefusal(b *testing.B) {
+	cfg := onRedis(b, Config{PerUser: Per(1, time.Hour), Global: Per(100, time.Hour)})
+	l := benchLimiter(b, cfg)
+	for l.Allow(benchUser) == nil {
+	}
+	s, sub := l.store.(*shared), subjectOf(benchUser)
+	sh := s.shard(sub)
+	s.lock(sh)
+	user, _ := s.holdings(sh, sub)
+	user.refusedUntil, user.retryAt = 1<<62, 1<<62
+	s.unlock(sh)
+	b.ReportAllocs()
+	for b.Loop() {
+		if d, _ := l.Decide(benchUser, 1); d.Allowed {
+			b.Fatal("admitted")
+		}
+	}
+}
+
+// One decision in one round trip, beside the script called by hand.
+func BenchmarkRoundTrip(b *testing.B) {
+	b.Run("decision", func(b *testing.B) {
+		l, _ := benchShared(b, 1)
+		b.ReportAllocs()
+		for b.Loop() {
+			if d, err := l.Decide(benchUser, 1); err != nil || !d.Allowed {
+				b.Fatal(d, err)
+			}
+		}
+	})
+	for name, limits := range map[string][]any{
+		"bare EVALSHA admits":  {1, 1, 1 << 20, 100_000, 0, 0, 1 << 22, 300_000, 0, 0},
+		"bare EVALSHA refuses": {1, 1, 100, 60_000_000, 0, 0, 10_000, 60_000_000, 0, 0},
+	} {
+		b.Run(name, func(b *testing.B) {
+			_, cfg := benchShared(b, 1)
+			tag := "{" + cfg.Name + "}"
+			keys := []string{tag + "1", tag + "2", tag + "3", tag + "4"}
+			if err := cfg.Redis.ConfigResetStat(b.Context()).Err(); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := decideScript.Run(b.Context(), cfg.Redis, keys, limits...).Err(); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(serverTime(b, cfg.Redis), "server-µs/op")
+		})
+	}
+	b.Run("PING", func(b *testing.B) {
+		_, cfg := benchShared(b, 1)
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := cfg.Redis.Ping(b.Context()).Err(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// serverTime is what Redis spends in one EVALSHA, in microseconds.
+func serverTime(b *testing.B, c redis.UniversalClient) float64 {
+	b.Helper()
+	info, err := c.Info(b.Context(), "commandstats").Result()
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, line, _ := strings.Cut(info, "cmdstat_evalsha:")
+	_, line, _ = strings.Cut(line, "usec_per_call=")
+	line, _, _ = strings.Cut(line, ",")
+	us, err := strconv.ParseFloat(line, 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return us
 }

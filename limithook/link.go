@@ -71,18 +71,20 @@ func (k *link) do(ctx context.Context, f func(context.Context) error) (started b
 }
 
 func (k *link) attempt(ctx context.Context, f func(context.Context) error) (started bool, err error) {
-	timer := time.NewTimer(k.timeout)
-	defer timer.Stop()
-	begun := time.Now()
+	// The caller's end does not stop the call: it may have charged.
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.timeout)
 	select {
 	case k.slots <- struct{}{}:
-	case <-timer.C:
+	case <-bounded.Done():
+		cancel()
 		k.failed(errSlow)
 		return false, errSlow
 	case <-ctx.Done():
+		cancel()
 		return false, ctx.Err()
 	}
 	if !k.enter() {
+		cancel()
 		<-k.slots
 		return false, errClosed
 	}
@@ -92,15 +94,13 @@ func (k *link) attempt(ctx context.Context, f func(context.Context) error) (star
 	go func() {
 		defer k.running.Done()
 		defer func() { <-k.slots }()
-		// The caller's end does not stop the call: it may have charged.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.timeout)
-		defer cancel()
-		err := f(ctx)
-		switch late := time.Since(begun) > k.timeout; {
+		defer cancel() // after the answer was sent
+		err := f(bounded)
+		switch {
 		case counted.Swap(true):
 		case err != nil:
 			k.failed(err)
-		case late:
+		case bounded.Err() != nil:
 			k.failed(errSlow)
 		default:
 			k.failures.Store(0)
@@ -110,7 +110,12 @@ func (k *link) attempt(ctx context.Context, f func(context.Context) error) (star
 	select {
 	case err := <-answer:
 		return true, err
-	case <-timer.C:
+	case <-bounded.Done():
+		select {
+		case err := <-answer:
+			return true, err
+		default:
+		}
 		if !counted.Swap(true) {
 			k.failed(errSlow)
 		}
