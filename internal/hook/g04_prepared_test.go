@@ -119,7 +119,7 @@ func init() {
 				return err
 			}))
 		}},
-		{name: "prepared-reads-follow-DDL", config: prepare, run: func(e *env) {
+		{name: "prepared-reads-follow-DDL", ownTables: true, config: prepare, run: func(e *env) {
 			e.seed()
 			for range 4 {
 				e.did("before", e.db.Raw("SELECT * FROM companies ORDER BY id").Scan(&[]map[string]any{}))
@@ -133,7 +133,7 @@ func init() {
 				e.did("after", e.db.Raw("SELECT * FROM companies ORDER BY id").Scan(&rows), rows)
 			}
 		}, mayDiffer: true},
-		{name: "prepared-reads-follow-DDL-of-somebody-else", config: prepare, mayDiffer: true, run: func(e *env) {
+		{name: "prepared-reads-follow-DDL-of-somebody-else", ownTables: true, config: prepare, mayDiffer: true, run: func(e *env) {
 			// Bare GORM fails with 0A000 until the process ends.
 			if e.variant == "bare" {
 				return
@@ -164,7 +164,7 @@ func init() {
 				e.is("stale plans were met", retries > 0)
 			}
 		}},
-		{name: "DDL-inside-a-transaction-with-reads-around-it", config: prepare, mayDiffer: true, run: func(e *env) {
+		{name: "DDL-inside-a-transaction-with-reads-around-it", ownTables: true, config: prepare, mayDiffer: true, run: func(e *env) {
 			// Bare GORM fails with 0A000, which ends the transaction.
 			if e.variant == "bare" {
 				return

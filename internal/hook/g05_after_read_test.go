@@ -138,7 +138,7 @@ func init() {
 				"autocommit before commit", "autocommit unknown", "autocommit before commit", "autocommit unknown",
 				"autocommit before commit", "autocommit unknown")
 		}},
-		{name: "function-of-the-user-that-writes", run: func(e *env) {
+		{name: "function-of-the-user-that-writes", ownTables: true, run: func(e *env) {
 			e.seed()
 			e.exec(`CREATE FUNCTION touch() RETURNS bigint LANGUAGE sql AS 'INSERT INTO companies (name) VALUES (''touched'') RETURNING id';
 				CREATE FUNCTION twice(bigint) RETURNS bigint LANGUAGE sql STABLE AS 'SELECT 2 * $1'`)

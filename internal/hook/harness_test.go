@@ -2,7 +2,6 @@ package hook_test
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
@@ -31,6 +28,8 @@ type scenario struct {
 	config func(c *gorm.Config)
 	// dialect changes the dialector's.
 	dialect func(c *postgres.Config)
+	// ownTables: the scenario changes the schema, so it gets one of its own.
+	ownTables bool
 	// mayDiffer: bare GORM does worse here (it fails or panics), as the scenario
 	// says; the variants are compared with each other and by their own checks.
 	mayDiffer bool
@@ -42,7 +41,7 @@ var behaviours = map[string][]scenario{}
 func TestBehaviours(t *testing.T) {
 	t.Parallel()
 	cluster := testbed.SharedCluster(t)
-	for i := 1; i <= 6; i++ {
+	for i := 1; i <= 10; i++ {
 		number := fmt.Sprintf("G%02d", i)
 		t.Run(number, func(t *testing.T) {
 			t.Parallel()
@@ -50,21 +49,31 @@ func TestBehaviours(t *testing.T) {
 				t.Fatalf("no scenario shows %s", number)
 			}
 			database := cluster.NewDatabase(t)
+			places := map[string]*place{}
+			for _, v := range variants() {
+				places[v.name] = newPlace(t, cluster, database, "s_"+v.name)
+			}
 			for j, s := range behaviours[number] {
 				t.Run(s.name, func(t *testing.T) {
-					runScenario(t, cluster, database, fmt.Sprintf("s%d", j), s)
+					runScenario(t, s, func(t *testing.T, v variant) *place {
+						if s.ownTables {
+							return newPlace(t, cluster, database, fmt.Sprintf("own%d_%s", j, v.name))
+						}
+						places[v.name].empty(t)
+						return places[v.name]
+					})
 				})
 			}
 		})
 	}
 }
 
-func runScenario(t *testing.T, cluster *testbed.Cluster, database, prefix string, s scenario) {
+func runScenario(t *testing.T, s scenario, placeFor func(*testing.T, variant) *place) {
 	var first *env
 	for _, v := range variants() {
 		var e *env
 		ok := t.Run(v.name, func(t *testing.T) {
-			e = newEnv(t, cluster, database, prefix+v.name, s, v)
+			e = newEnv(t, placeFor(t, v), s, v)
 			s.run(e)
 			e.checkRecords()
 		})
@@ -99,16 +108,13 @@ func compareTranscripts(t *testing.T, want, got *env) {
 
 // env is what a scenario runs in.
 type env struct {
-	t        *testing.T
-	variant  string
-	cluster  *testbed.Cluster
-	database string
-	schema   string
-	db       *gorm.DB
-	raw      *sql.DB   // straight to the primary, without GORM
-	part     *part     // nil for bare GORM and for the whole plugin
-	hub      *hook.Hub // nil for bare GORM
-	waits    bool      // replicas have to catch up with what GORM did not write
+	*place
+	t       *testing.T
+	variant string
+	db      *gorm.DB
+	part    *part     // nil for bare GORM and for the whole plugin
+	hub     *hook.Hub // nil for bare GORM
+	waits   bool      // replicas have to catch up with what GORM did not write
 
 	mu    sync.Mutex // guards lines
 	lines []string
@@ -117,22 +123,15 @@ type env struct {
 // now is the time of everything that GORM writes.
 var now = time.Date(2024, 5, 6, 7, 8, 9, 0, time.UTC)
 
-func newEnv(t *testing.T, cluster *testbed.Cluster, database, schema string, s scenario, v variant) *env {
+func newEnv(t *testing.T, p *place, s scenario, v variant) *env {
 	t.Helper()
-	e := &env{t: t, variant: v.name, cluster: cluster, database: database, schema: schema}
-	e.raw = openPool(t, e.dsn(cluster.Primary()))
-	if _, err := e.raw.ExecContext(t.Context(), "CREATE SCHEMA "+schema); err != nil {
-		t.Fatal(err)
-	}
-	e.exec(tables)
+	e := &env{place: p, t: t, variant: v.name}
 	e.db = e.open(s)
 	if v.use != nil {
 		v.use(t, e)
 	}
 	return e
 }
-
-func (e *env) dsn(n *testbed.Node) string { return n.DSN(e.database) + "&search_path=" + e.schema }
 
 // open opens GORM on the primary.
 func (e *env) open(s scenario) *gorm.DB {
@@ -161,9 +160,7 @@ func (e *env) open(s scenario) *gorm.DB {
 // nothing tells the plugin of it. (The part waits for them itself.)
 func (e *env) exec(text string) {
 	e.t.Helper()
-	if _, err := e.raw.ExecContext(e.t.Context(), text, pgx.QueryExecModeSimpleProtocol); err != nil {
-		e.t.Fatalf("%s: %v", text, err)
-	}
+	e.script(e.t, text)
 	if e.waits {
 		e.must(e.cluster.WaitCaughtUp(e.t.Context()))
 	}

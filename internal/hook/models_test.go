@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
 )
 
 type Company struct {
@@ -105,6 +106,13 @@ CREATE TABLE docs_v2 (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), tags text, 
 CREATE TABLE witnesses (id bigserial PRIMARY KEY, name text);
 `
 
+const emptyTables = `
+DELETE FROM companies; DELETE FROM users; DELETE FROM accounts; DELETE FROM pets; DELETE FROM toys; DELETE FROM languages;
+DELETE FROM user_languages; DELETE FROM orders; DELETE FROM lines; DELETE FROM docs_v2; DELETE FROM witnesses;
+SELECT setval('companies_id_seq', 1, false), setval('users_id_seq', 1, false), setval('accounts_id_seq', 1, false),
+	setval('pets_id_seq', 1, false), setval('toys_id_seq', 1, false), setval('lines_id_seq', 1, false), setval('witnesses_id_seq', 1, false);
+`
+
 // Witness calls the functions that its statement's context carries from its
 // hooks.
 type Witness struct {
@@ -150,4 +158,19 @@ INSERT INTO user_languages VALUES (1, 'en'), (1, 'fr'), (2, 'en');
 INSERT INTO orders VALUES ('eu', 1, 10), ('eu', 2, 20), ('us', 1, 30);
 INSERT INTO lines (region, no, item) VALUES ('eu', 1, 'pen'), ('eu', 1, 'ink'), ('us', 1, 'cup');
 INSERT INTO witnesses (name) VALUES ('w1'), ('w2'), ('w3'), ('w4');`)
+}
+
+// lookedUp is a value that reads and writes while a statement is being built.
+type lookedUp struct{ user uint }
+
+func (l lookedUp) GormValue(_ context.Context, db *gorm.DB) clause.Expr {
+	var name string
+	tx := db.Session(&gorm.Session{NewDB: true})
+	tx.Model(&User{}).Where("id = ?", l.user).Pluck("name", &name)
+	tx.Create(&Toy{Name: "made while building"})
+	err := tx.Transaction(func(tx *gorm.DB) error { return tx.Create(&Toy{Name: "and in a transaction"}).Error })
+	if err != nil {
+		name = err.Error()
+	}
+	return clause.Expr{SQL: "?", Vars: []any{name}}
 }

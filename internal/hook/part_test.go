@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"gorm.io/gorm"
-
 	"github.com/gorminfra/infra/internal/hook"
 	"github.com/gorminfra/infra/internal/replay"
 )
@@ -51,11 +49,10 @@ var (
 func newPart(t *testing.T, e *env, hub *hook.Hub) *part {
 	t.Helper()
 	p := &part{hub: hub, probe: e.raw, nodes: map[string]int{}}
-	for _, n := range e.cluster.Replicas() {
-		pool := openPool(t, n.DSN(e.database)+"&search_path="+e.schema)
-		node := hub.NewNode(n.Name(), pool)
+	for i, n := range e.cluster.Replicas() {
+		node := hub.NewNode(n.Name(), e.replicas[i])
 		t.Cleanup(node.Close)
-		p.replicas, p.pools = append(p.replicas, node), append(p.pools, pool)
+		p.replicas, p.pools = append(p.replicas, node), append(p.pools, e.replicas[i])
 	}
 	return p
 }
@@ -236,16 +233,3 @@ func (p *part) seen() (records []*hook.Record, events []string) {
 	defer p.mu.Unlock()
 	return append([]*hook.Record(nil), p.records...), append([]string(nil), p.events...)
 }
-
-func openPool(t *testing.T, dsn string) *sql.DB {
-	t.Helper()
-	pool, err := sql.Open("pgx", dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool.SetMaxIdleConns(4)
-	t.Cleanup(func() { _ = pool.Close() })
-	return pool
-}
-
-var _ gorm.ConnPool = (*sql.DB)(nil)
