@@ -38,7 +38,7 @@ const settingsOnly = `
 anytextcat array_out array_to_json array_to_string concat concat_ws convert convert_from convert_to date date_part
 date_trunc enum_first enum_last enum_range extract format format_type generate_series in_range interval_pl_timestamptz
 json_agg json_build_array json_build_object json_object_agg json_populate_record json_populate_recordset json_to_record
-json_to_recordset json_to_tsvector jsonb_agg jsonb_build_array jsonb_build_object jsonb_object_agg jsonb_path_exists_tz
+json_to_recordset json_to_tsvector jsonb_agg jsonb_build_array jsonb_build_object jsonb_path_exists_tz
 jsonb_path_match_tz jsonb_path_query_array_tz jsonb_path_query_first_tz jsonb_path_query_tz jsonb_populate_record
 jsonb_populate_recordset jsonb_to_record jsonb_to_recordset jsonb_to_tsvector length make_timestamptz money numeric
 overlaps pg_typeof phraseto_tsquery plainto_tsquery quote_literal quote_nullable row_to_json textanycat time timestamp
@@ -101,7 +101,7 @@ pgp_sym_encrypt pgp_pub_encrypt`
 // or read what a session did before.
 const primaryOnly = `
 txid_current pg_current_xact_id txid_current_if_assigned pg_current_xact_id_if_assigned pg_walfile_name
-pg_walfile_name_offset pg_listening_channels pg_my_temp_schema pg_prepared_statement pg_cursor
+pg_walfile_name_offset pg_replication_origin_oid pg_listening_channels pg_my_temp_schema pg_prepared_statement pg_cursor
 dblink dblink_exec dblink_connect dblink_connect_u dblink_disconnect dblink_open dblink_close dblink_fetch
 dblink_send_query dblink_get_result pg_stat_statements_reset
 last_insert_rowid changes total_changes last_insert_id row_count found_rows load_extension
@@ -125,7 +125,7 @@ var functions = sync.OnceValue(func() map[string]*function {
 	m := make(map[string]*function, 3200)
 	put := func(names string, class functionClass) {
 		for name := range strings.FieldsSeq(names) {
-			m[name] = &function{name: name, class: class, locks: strings.Contains(name, "advisory") || strings.HasSuffix(name, "_lock")}
+			m[name] = &function{name: name, class: class, locks: strings.Contains(name, "advisory") || name == "get_lock"}
 		}
 	}
 	put(foreignFunctions, pure)
