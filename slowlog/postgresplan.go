@@ -29,8 +29,6 @@ type pgStep struct {
 	TotalCost     float64 `json:"Total Cost"`
 	PlanRows      float64 `json:"Plan Rows"`
 	Width         float64 `json:"Plan Width"`
-	ActualStart   float64 `json:"Actual Startup Time"`
-	ActualTotal   float64 `json:"Actual Total Time"`
 	ActualRows    float64 `json:"Actual Rows"`
 	Loops         float64 `json:"Actual Loops"`
 	Removed       float64 `json:"Rows Removed by Filter"`
@@ -208,7 +206,7 @@ func (s *pgStep) write(b *strings.Builder, depth int, analyzed bool) {
 	case analyzed && s.Loops == 0:
 		b.WriteString(" (never executed)")
 	case analyzed:
-		fmt.Fprintf(b, " (actual time=%.3f..%.3f rows=%.0f loops=%.0f)", s.ActualStart, s.ActualTotal, s.ActualRows, s.Loops)
+		fmt.Fprintf(b, " (actual rows=%.0f loops=%.0f)", s.ActualRows, s.Loops)
 	}
 	b.WriteByte('\n')
 	line := func(label, value string) {
