@@ -3,6 +3,7 @@ package hook
 import (
 	"database/sql"
 	"fmt"
+	"time"
 
 	"gorm.io/gorm"
 
@@ -15,6 +16,7 @@ const (
 	preloadSelf   = "infra:preload_self"   // this statement's own record
 	preloadParent = "infra:preload_parent" // the record of the statement this one is a preload of
 	pinnedConn    = "infra:pinned"         // the connection to go back to after a default transaction
+	gateWait      = "infra:gate_wait"      // how long a write waited at the gate
 )
 
 // processor is the part of GORM's unexported processor that is needed here.
@@ -93,7 +95,26 @@ func (h *Hub) gate(chain Chain) func(*gorm.DB) {
 		if err := r.passGates(r.Context); err != nil {
 			r.Err = db.AddError(err)
 			r.finish(true)
+		} else if r.Waited > 0 {
+			db.Statement.Settings.Store(gateWait, waitedAtGate{db.Statement, r.Waited})
 		}
+	}
+}
+
+// waitedAtGate is for the record that the terminal callback of the same
+// statement makes: associations copy Settings.
+type waitedAtGate struct {
+	stmt *gorm.Statement
+	d    time.Duration
+}
+
+// addGateWait counts what a write waited at the gate as its own time.
+func (r *Record) addGateWait(stmt *gorm.Statement) {
+	v, ok := stmt.Settings.Load(gateWait)
+	if w, _ := v.(waitedAtGate); ok && w.stmt == stmt {
+		stmt.Settings.Delete(gateWait)
+		r.Waited += w.d
+		r.Start = r.Start.Add(-w.d)
 	}
 }
 
@@ -113,6 +134,9 @@ func (h *Hub) terminal(chain Chain, original func(*gorm.DB)) func(*gorm.DB) {
 		r := h.newRecord(h.stages.Load(), chain, db, stmt.ConnPool)
 		if chain == Row {
 			r.captureCallers()
+		}
+		if chain.writes() {
+			r.addGateWait(stmt)
 		}
 		swapped := r.statementPool()
 		stmt.ConnPool = swapped

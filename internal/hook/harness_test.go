@@ -28,6 +28,8 @@ type scenario struct {
 	config func(c *gorm.Config)
 	// dialect changes the dialector's.
 	dialect func(c *postgres.Config)
+	// plugins are other plugins on the same DB, used before or after the variant.
+	before, after func() []gorm.Plugin
 	// ownTables: the scenario changes the schema, so it gets one of its own.
 	ownTables bool
 	// mayDiffer: bare GORM does worse here (it fails or panics), as the scenario
@@ -41,7 +43,7 @@ var behaviours = map[string][]scenario{}
 func TestBehaviours(t *testing.T) {
 	t.Parallel()
 	cluster := testbed.SharedCluster(t)
-	for i := 1; i <= 10; i++ {
+	for i := 1; i <= 12; i++ {
 		number := fmt.Sprintf("G%02d", i)
 		t.Run(number, func(t *testing.T) {
 			t.Parallel()
@@ -127,9 +129,19 @@ func newEnv(t *testing.T, p *place, s scenario, v variant) *env {
 	t.Helper()
 	e := &env{place: p, t: t, variant: v.name}
 	e.db = e.open(s)
+	use := func(plugins func() []gorm.Plugin) {
+		if plugins == nil {
+			return
+		}
+		for _, other := range plugins() {
+			e.must(e.db.Use(other))
+		}
+	}
+	use(s.before)
 	if v.use != nil {
 		v.use(t, e)
 	}
+	use(s.after)
 	return e
 }
 

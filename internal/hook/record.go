@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"gorm.io/gorm"
 	"gorm.io/gorm/schema"
 
@@ -180,21 +179,10 @@ func (r *Record) reach(ctx context.Context, text string, args []any) {
 	r.Context, r.SQL, r.Args = ctx, text, args
 	r.Text = sqltext.Analyze(text)
 	r.Access = r.hub.accessOf(ctx, r.Text, r.Where == Pooled)
-	if r.Access == ReadOnly && (r.Text.System || hasDriverOption(args)) {
+	if r.Access == ReadOnly && (r.Text.System || r.ofMigrator()) {
 		r.Access = NeedsPrimary
 	}
 	r.findScope(ctx)
-}
-
-// hasDriverOption reports whether args begin with an option of pgx. GORM's
-// migrator reads a table's columns so; what it reads of the schema must be
-// today's, as all that is read of the catalogue.
-func hasDriverOption(args []any) bool {
-	if len(args) == 0 {
-		return false
-	}
-	_, ok := args[0].(pgx.QueryExecMode)
-	return ok
 }
 
 func (r *Record) findScope(ctx context.Context) {

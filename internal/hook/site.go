@@ -2,6 +2,7 @@ package hook
 
 import (
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -39,11 +40,21 @@ func (r *Record) Callers() []uintptr {
 // that it has met before.
 func (r *Record) Site() uintptr {
 	for _, pc := range r.Callers() {
-		if !isPlumbing(pc) {
+		if !plumbing.has(pc) {
 			return pc
 		}
 	}
 	return 0
+}
+
+// ofMigrator recognises the one read of GORM's migrators that looks like a
+// program's own, SELECT * FROM t LIMIT 1 for the columns of t. What a migrator
+// reads must be today's, as all that is read of the catalogue.
+func (r *Record) ofMigrator() bool {
+	if t := r.Text; r.Chain != Row || r.Schema != nil || !t.Limit || len(t.Reads) != 1 || len(t.Where) > 0 {
+		return false
+	}
+	return slices.ContainsFunc(r.Callers(), migratorFrames.has)
 }
 
 // SiteFrame resolves a program counter of Site for a report.
@@ -55,20 +66,28 @@ func SiteFrame(pc uintptr) runtime.Frame {
 
 // Plumbing reports whether the frame at pc belongs to GORM, database/sql, the
 // runtime or this plugin. It resolves no symbol that it has met before.
-func Plumbing(pc uintptr) bool { return isPlumbing(pc) }
+func Plumbing(pc uintptr) bool { return plumbing.has(pc) }
 
-// plumbing remembers per program counter whether its function is not the
-// user's. A program has few, so the map stays small.
-var plumbing sync.Map // uintptr -> bool
+// frameSet remembers per program counter whether its frame is one of a kind. A
+// program has few, so the map stays small.
+type frameSet struct {
+	of    func(function, file string) bool
+	known sync.Map // uintptr -> bool
+}
 
-func isPlumbing(pc uintptr) bool {
-	if v, ok := plumbing.Load(pc); ok {
+var (
+	plumbing       = frameSet{of: plumbingFrame}
+	migratorFrames = frameSet{of: func(function, _ string) bool { return strings.HasSuffix(function, ".Migrator.ColumnTypes") }}
+)
+
+func (s *frameSet) has(pc uintptr) bool {
+	if v, ok := s.known.Load(pc); ok {
 		return v.(bool)
 	}
 	f := SiteFrame(pc)
-	p := plumbingFrame(f.Function, f.File)
-	plumbing.Store(pc, p)
-	return p
+	is := s.of(f.Function, f.File)
+	s.known.Store(pc, is)
+	return is
 }
 
 const module = "github.com/gorminfra/infra"
