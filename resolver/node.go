@@ -63,7 +63,6 @@ type reading struct {
 	standby  bool   // in recovery
 	lsn      uint64 // inserted on a primary, replayed on a standby; normalised
 	flushed  uint64 // on a primary
-	inserted uint64 // lsn as it was told
 	timeline uint32 // 0: not told
 }
 

@@ -94,7 +94,7 @@ func (w *pgWatcher) sample(ctx context.Context, sent func()) (identity, reading,
 		return identity{}, reading{}, err
 	}
 	rd := reading{
-		placed: true, standby: standby, inserted: uint64(lsn), flushed: uint64(flushed),
+		placed: true, standby: standby, flushed: uint64(flushed),
 		lsn: w.id.units.normalize(uint64(lsn)), timeline: uint32(timeline),
 	}
 	if err := w.unstick(ctx, rd); err != nil {
@@ -110,11 +110,11 @@ func (w *pgWatcher) sample(ctx context.Context, sent func()) (identity, reading,
 // whole interval, to where insert was, a commit of our own makes it do so.
 func (w *pgWatcher) unstick(ctx context.Context, rd reading) error {
 	switch {
-	case rd.standby || rd.inserted <= rd.flushed:
+	case rd.standby || rd.lsn <= rd.flushed:
 		w.stuck = 0
 		return nil
 	case w.stuck == 0 || rd.flushed >= w.stuck:
-		w.stuck, w.stuckAt = rd.inserted, time.Now()
+		w.stuck, w.stuckAt = rd.lsn, time.Now()
 		return nil
 	case time.Since(w.stuckAt) < w.patience:
 		return nil
