@@ -86,7 +86,7 @@ func (p *parser) finish() {
 
 // system reports whether t is a catalogue or temporary table by its name.
 func (t Table) system() bool {
-	switch t.Schema {
+	switch strings.ToLower(t.Schema) { // MySQL's is often quoted in upper case
 	case "":
 		return strings.HasPrefix(t.Name, "pg_") || strings.HasPrefix(t.Name, "sqlite_")
 	case "information_schema", "mysql", "performance_schema", "temp":
