@@ -1,0 +1,186 @@
+// Package cachehook serves the results of queries from memory (L1) and from
+// Redis (L2), and never serves one from before a write that has returned.
+//
+//	cache := cachehook.New(cachehook.Config{
+//		Redis:  rdb,
+//		Tables: map[string]cachehook.Rule{"products": {TTL: time.Minute}},
+//	})
+//	if err := db.Use(cache); err != nil { … }
+//	defer cache.Close()
+//	db.First(&p, 42)                                          // cached by its table's rule
+//	db.Clauses(cachehook.TTL(time.Second)).Find(&orders)      // cached on request
+//
+// A result depends on tags: the tables that were read, and the caller's own. A
+// tag has a random stamp. A result carries the stamps from before the database
+// was asked, and is served while they are the present ones. A write marks its
+// tags before COMMIT, so that nothing is served or filled meanwhile, and gives
+// them new stamps afterwards; if the process dies in between, the mark runs out
+// and the next reader gives the new stamps.
+//
+// Only statements outside transactions on the plugin's own pool are served:
+// inside a transaction, and on a connection of db.Connection, everything comes
+// from the database. So do volatile and locking statements, system and temporary
+// tables, tables under row-level security, and tables that the database's
+// catalogue does not know.
+package cachehook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/gorminfra/infra/internal/hook"
+)
+
+// Cache is a cache of query results, and a plain cache on the same tags. It is a
+// gorm.Plugin; make it with [New]. All its methods are safe for concurrent use.
+type Cache struct {
+	cfg   Config
+	fault error // of the configuration
+	now   clock
+
+	mirror  *mirror
+	memory  *memory
+	store   store // nil without Redis
+	guard   *guard
+	channel *channel // nil without Redis, or when each hit asks
+	flights flights
+	plans   plans
+	catalog librarian
+	floors  positions
+	pending quarantine
+	salt    string
+	counts  counters
+
+	every, schema *cell // the tags that every query depends on
+
+	hub     atomic.Pointer[hook.Hub]
+	remove  func()
+	life    context.Context // ends with Close
+	end     context.CancelFunc
+	running sync.WaitGroup // what Initialize started
+	warm    chan struct{}  // closed when warming has ended
+	closed  atomic.Bool
+	once    sync.Once
+	ended   chan struct{}
+	mu      sync.Mutex // guards used, and Close against Initialize
+	used    bool
+}
+
+// New makes a cache. It starts nothing and cannot fail: faults of the
+// configuration are reported by db.Use.
+func New(cfg Config) *Cache {
+	c := &Cache{fault: cfg.Validate(), now: newClock(), warm: make(chan struct{}), ended: make(chan struct{}), salt: mint().String()}
+	c.cfg = cfg.withDefaults()
+	c.cfg.Tables, c.cfg.Affects = foldRules(cfg.Tables), foldEdges(cfg.Affects)
+	c.life, c.end = context.WithCancel(context.Background())
+	c.mirror = newMirror(c.cfg.Redis == nil)
+	c.every, c.schema = c.mirror.cell(everyTag, true), c.mirror.cell(schemaTag, true)
+	c.memory = newMemory(c.cfg.L1.MaxEntries, c.cfg.L1.MaxBytes)
+	c.guard = newGuard(c.cfg.Timeout, c.cfg.Logger)
+	c.catalog.now, c.catalog.read = c.now, c.readCatalog
+	c.catalog.fail = func(err error) {
+		c.cfg.Logger.Warn("cachehook: nothing is cached until the catalogue can be read", "error", err)
+	}
+	c.floors.find = c.positioner
+	if c.cfg.Redis != nil && c.fault == nil {
+		c.connect()
+	}
+	return c
+}
+
+// connect makes what speaks to Redis; nothing is sent yet.
+func (c *Cache) connect() {
+	prefix := "infra:" + c.cfg.Name + ":cache:"
+	r := &redisStore{
+		client: c.cfg.Redis, guard: c.guard, prefix: prefix, markTTL: markTTL,
+		tagTTL: max(24*time.Hour, 4*c.cfg.L1.TTL, 4*c.cfg.L2.TTL),
+	}
+	c.store = r
+	if _, cluster := c.cfg.Redis.(*redis.ClusterClient); cluster {
+		// A message reaches the nodes of a Cluster in no order with a ping.
+		c.cfg.Lease = RevalidateAlways
+		return
+	}
+	// Also an instance that asks at each hit tells those that do not.
+	r.channel = prefix + "tags"
+	if c.cfg.Lease == RevalidateAlways {
+		return
+	}
+	c.channel = &channel{
+		client: c.cfg.Redis, name: r.channel, lease: c.cfg.Lease, now: c.now, logger: c.cfg.Logger,
+		confirmed: func() { c.mirror.flush() },
+		heard:     c.heard,
+		proven:    make(chan struct{}),
+	}
+}
+
+// heard takes a message: the tag's stamp is unknown now.
+func (c *Cache) heard(tag string) {
+	c.mirror.forgetTag(tag)
+	if tag == schemaTag {
+		c.catalog.forget()
+	}
+}
+
+// trusted reports whether what the mirror knows counts.
+func (c *Cache) trusted() bool {
+	return c.mirror.local || c.channel != nil && c.channel.healthy()
+}
+
+// Ready waits until the channel to Redis has proven itself and warming has
+// ended, or ctx ends. A cache whose Redis is down is never ready, and works.
+func (c *Cache) Ready(ctx context.Context) error {
+	if c.channel != nil {
+		if err := c.await(ctx, c.channel.proven, "the channel to Redis has not proven itself"); err != nil {
+			return err
+		}
+	}
+	return c.await(ctx, c.warm, "warming has not ended")
+}
+
+func (c *Cache) await(ctx context.Context, done <-chan struct{}, missing string) error {
+	select {
+	case <-done:
+		return nil
+	case <-c.life.Done():
+		return errors.New("cachehook: closed")
+	case <-ctx.Done():
+		return fmt.Errorf("cachehook: %s: %w", missing, ctx.Err())
+	}
+}
+
+// Close ends the cache: statements go on uncached. It waits for everything that
+// the cache started, at most for the timeouts of the Redis client, and leaves
+// the client open. Writes after Close invalidate nothing, so close the cache
+// with the program's last write or after it.
+func (c *Cache) Close() error {
+	c.once.Do(func() {
+		c.closed.Store(true)
+		c.end()
+		c.mu.Lock()
+		remove := c.remove
+		c.used = true // too late to be used
+		c.mu.Unlock()
+		if remove != nil {
+			remove()
+		}
+		c.flights.stop()
+		c.floors.stop()
+		c.catalog.stop()
+		c.running.Wait()
+		if n := c.pending.len(); n > 0 {
+			c.cfg.Logger.Warn("cachehook: closed before Redis was told of all writes; other instances may serve old results until their TTL", "tags", n)
+		}
+		c.guard.stop()
+		c.memory.clear()
+		close(c.ended)
+	})
+	<-c.ended
+	return nil
+}

@@ -1,0 +1,115 @@
+package cachehook
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+const (
+	catalogTimeout = time.Second
+	catalogBackoff = 5 * time.Second
+	// catalogAge bounds how long DDL that no instance ran goes unnoticed.
+	catalogAge = time.Minute
+)
+
+// librarian keeps the catalogue: it is read when somebody first needs it, again
+// after DDL, and when it is old.
+type librarian struct {
+	now  clock
+	read func(ctx context.Context) (*catalog, error) // with its schema stamp
+	fail func(error)
+
+	present atomic.Pointer[catalog]
+	retry   atomic.Int64 // on the clock: not before
+	version atomic.Uint64
+
+	mu      sync.Mutex // guards the rest
+	loading chan struct{}
+	stopped bool
+	running sync.WaitGroup
+}
+
+// get returns the catalogue, or nil while there is none. With wait it waits for
+// the one that is being read, a second at most and while ctx lives.
+func (l *librarian) get(ctx context.Context, wait bool) *catalog {
+	c := l.present.Load()
+	if c != nil && l.now()-c.loaded < int64(catalogAge) {
+		return c
+	}
+	done := l.load()
+	if c != nil || !wait || done == nil {
+		return c // an old one serves until there is a new one
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+	return l.present.Load()
+}
+
+// load starts to read the catalogue unless that is under way, or has just
+// failed, or the librarian is stopped: then it returns nil.
+func (l *librarian) load() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.loading != nil {
+		return l.loading
+	}
+	if l.stopped || l.now() < l.retry.Load() {
+		return nil
+	}
+	done := make(chan struct{})
+	l.loading = done
+	l.running.Go(func() {
+		l.loadNow()
+		l.mu.Lock()
+		l.loading = nil
+		l.mu.Unlock()
+		close(done)
+	})
+	return done
+}
+
+func (l *librarian) loadNow() {
+	ctx, cancel := context.WithTimeout(context.Background(), catalogTimeout)
+	defer cancel()
+	for range 3 { // DDL may overtake the reading
+		version, began := l.version.Load(), l.now()
+		c, err := l.read(ctx)
+		if err != nil {
+			l.retry.Store(l.now() + int64(catalogBackoff))
+			l.fail(fmt.Errorf("cachehook: read the catalogue: %w", err))
+			return
+		}
+		c.loaded = began
+		l.present.Store(c)
+		if l.version.Load() == version {
+			return
+		}
+		l.present.CompareAndSwap(c, nil)
+	}
+}
+
+// forget drops the catalogue, after DDL.
+func (l *librarian) forget() {
+	l.version.Add(1)
+	l.present.Store(nil)
+}
+
+func (l *librarian) stop() {
+	l.mu.Lock()
+	l.stopped = true
+	l.mu.Unlock()
+	l.running.Wait()
+}
+
+// seal makes the catalogue's space cover what it says of relations: instances
+// that see another graph do not share entries.
+func (c *catalog) seal() {
+	c.space = fmt.Sprintf("%s|%016x", c.space, xxhash.Sum64String(c.describe()))
+}

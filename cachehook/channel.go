@@ -1,0 +1,128 @@
+package cachehook
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// channel hears which tags other processes mark and bump, and proves that it
+// hears. Its pings travel on the connection of the subscription, and Redis
+// answers in order: an answered ping says that everything published before it
+// was sent has arrived. What the mirror knows counts for one Lease from the
+// sending of the last answered ping, and no longer.
+//
+// It reads the connection itself: the client's own channel drops messages when
+// it is full, and its silent reconnecting would hide a gap. Every subscription
+// that Redis confirms flushes the mirror.
+type channel struct {
+	client redis.UniversalClient
+	name   string
+	lease  time.Duration
+	now    clock
+	logger *slog.Logger
+
+	confirmed func()           // a subscription begins
+	heard     func(tag string) // a tag was marked or bumped
+
+	proof  atomic.Int64 // when the last answered ping was sent; 0: none
+	proven chan struct{}
+	once   sync.Once
+}
+
+// healthy reports whether the channel has proven itself within the lease.
+func (c *channel) healthy() bool {
+	p := c.proof.Load()
+	return p != 0 && c.now()-p < int64(c.lease)
+}
+
+// run keeps a subscription until ctx ends.
+func (c *channel) run(ctx context.Context) {
+	pause, lost := firstPause, false
+	for ctx.Err() == nil {
+		began := c.now()
+		err := c.session(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if !lost {
+			c.logger.Warn("cachehook: invalidation channel lost; each hit in memory asks Redis until it is back", "error", err)
+		}
+		if lost = c.proof.Swap(0) < began; !lost {
+			pause = firstPause
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+// session subscribes and listens until something fails.
+func (c *channel) session(ctx context.Context) error {
+	sub := c.client.Subscribe(ctx, c.name)
+	ctx, cancel := context.WithCancel(ctx)
+	var pinging sync.WaitGroup
+	pinging.Go(func() { c.pingLoop(ctx, sub) })
+	defer pinging.Wait()
+	defer cancel()
+	for {
+		msg, err := sub.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		switch m := msg.(type) {
+		case *redis.Subscription:
+			c.proof.Store(0)
+			c.confirmed()
+		case *redis.Message:
+			for tag := range strings.SplitSeq(m.Payload, tagSeparator) {
+				c.heard(tag)
+			}
+		case *redis.Pong:
+			c.answered(m.Payload)
+		}
+	}
+}
+
+// answered takes the proof that a pong is: its payload is the ping's time.
+func (c *channel) answered(payload string) {
+	sent, err := strconv.ParseInt(payload, 10, 64)
+	if err != nil || sent <= 0 {
+		return
+	}
+	c.proof.Store(max(sent, c.proof.Load()))
+	c.once.Do(func() { close(c.proven) })
+}
+
+// pingLoop sends pings until ctx ends, and closes the subscription then, or when
+// no ping has been answered for so long that the connection must be dead.
+func (c *channel) pingLoop(ctx context.Context, sub *redis.PubSub) {
+	defer sub.Close() //nolint:errcheck // what it could tell is told by Receive
+	interval := max(c.lease/4, 5*time.Millisecond)
+	patience := max(4*c.lease, 2*time.Second)
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	began := c.now()
+	for {
+		sent := c.now()
+		if err := sub.Ping(ctx, strconv.FormatInt(sent, 10)); err != nil {
+			return
+		}
+		if sent-max(c.proof.Load(), began) > int64(patience) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,220 @@
+package cachehook
+
+import (
+	"database/sql/driver"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/gorminfra/infra/internal/replay"
+)
+
+// A payload in L2 is
+//
+//	magic   4 bytes "gic" and the version
+//	sum     8 bytes, xxhash64 of what follows, little endian
+//	kind    1 byte: rows or blob
+//	tags    count, then each name and its stamp of 16 bytes
+//	body    rows or blob
+//
+// Numbers are unsigned varints, int64 values zigzag; strings are led by their
+// length. A reader of another version, a truncated or a foreign payload sees an
+// error, which counts as a miss.
+const (
+	magic      = "gic\x01"
+	headerSize = len(magic) + 8
+
+	kindRows byte = 1
+	kindBlob byte = 2
+)
+
+var errCorrupt = errors.New("cachehook: corrupt payload")
+
+// payload is what is stored in L2 for one key.
+type payload struct {
+	kind   byte
+	tags   []string
+	stamps []stamp
+	rows   *rowset // kindRows
+	blob   []byte  // kindBlob
+}
+
+// encode returns false when a column's type has no code: the rows then live in
+// L1 alone.
+func (p *payload) encode() ([]byte, bool) {
+	size := headerSize + 64 + 48*len(p.tags) + len(p.blob)
+	if p.rows != nil {
+		size += p.rows.bytes
+	}
+	b := append(make([]byte, 0, size), magic...)
+	b = append(b, make([]byte, 8)...)
+	b = append(b, p.kind)
+	b = binary.AppendUvarint(b, uint64(len(p.tags)))
+	for i, tag := range p.tags {
+		b = appendString(b, tag)
+		b = append(b, p.stamps[i][:]...)
+	}
+	if p.kind == kindBlob {
+		b = append(b, p.blob...)
+	} else {
+		var ok bool
+		if b, ok = appendRows(b, p.rows); !ok {
+			return nil, false
+		}
+	}
+	binary.LittleEndian.PutUint64(b[len(magic):], xxhash.Sum64(b[headerSize:]))
+	return b, true
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendRows(b []byte, set *rowset) ([]byte, bool) {
+	b = binary.AppendUvarint(b, uint64(len(set.cols)))
+	for i := range set.cols {
+		c := &set.cols[i]
+		code, ok := scanTypeCode(c.ScanType)
+		if !ok {
+			return nil, false
+		}
+		b = appendString(b, c.Name)
+		b = appendString(b, c.DatabaseTypeName)
+		b = append(b, code, flags(c.HasLength, c.HasPrecision, c.Nullable, c.HasNullable))
+		b = binary.AppendVarint(b, c.Length)
+		b = binary.AppendVarint(b, c.Precision)
+		b = binary.AppendVarint(b, c.Scale)
+	}
+	b = binary.AppendUvarint(b, uint64(set.rows))
+	for _, v := range set.values {
+		b = appendValue(b, v)
+	}
+	return b, true
+}
+
+func flags(bits ...bool) (f byte) {
+	for i, set := range bits {
+		if set {
+			f |= 1 << i
+		}
+	}
+	return f
+}
+
+// The kinds of a value.
+const (
+	tagNil byte = iota
+	tagInt
+	tagFloat
+	tagFalse
+	tagTrue
+	tagString
+	tagBytes
+	tagTime
+)
+
+func appendValue(b []byte, v driver.Value) []byte {
+	switch v := v.(type) {
+	case int64:
+		return binary.AppendVarint(append(b, tagInt), v)
+	case float64:
+		return binary.LittleEndian.AppendUint64(append(b, tagFloat), math.Float64bits(v))
+	case bool:
+		return append(b, tagFalse+flags(v))
+	case string:
+		return appendString(append(b, tagString), v)
+	case []byte:
+		b = binary.AppendUvarint(append(b, tagBytes), uint64(len(v)))
+		return append(b, v...)
+	case time.Time:
+		return appendTime(append(b, tagTime), v)
+	}
+	return append(b, tagNil)
+}
+
+// The kinds of a location. A local time is local wherever it is read, as the
+// database's driver would give it there.
+const (
+	zoneUTC byte = iota
+	zoneLocal
+	zoneNamed
+)
+
+func appendTime(b []byte, t time.Time) []byte {
+	b = binary.AppendVarint(b, t.Unix())
+	b = binary.AppendUvarint(b, uint64(t.Nanosecond()))
+	switch t.Location() {
+	case time.UTC:
+		return append(b, zoneUTC)
+	case time.Local:
+		return append(b, zoneLocal)
+	}
+	name, offset := t.Location().String(), 0
+	if _, o := t.Zone(); o != 0 {
+		offset = o
+	}
+	b = appendString(append(b, zoneNamed), name)
+	return binary.AppendVarint(b, int64(offset))
+}
+
+// decode reads a payload. It never panics; what it allocates is bounded by the
+// payload's length. Strings of the result share one copy of the payload.
+func decode(data []byte) (*payload, error) {
+	if len(data) < headerSize+1 || string(data[:len(magic)]) != magic {
+		return nil, fmt.Errorf("%w: no header of this version", errCorrupt)
+	}
+	if binary.LittleEndian.Uint64(data[len(magic):]) != xxhash.Sum64(data[headerSize:]) {
+		return nil, fmt.Errorf("%w: checksum", errCorrupt)
+	}
+	d := &decoder{s: string(data[headerSize:])}
+	p := &payload{kind: d.byte()}
+	n := d.count(1 + len(stamp{}))
+	p.tags, p.stamps = make([]string, n), make([]stamp, n)
+	for i := range n {
+		p.tags[i] = d.string()
+		p.stamps[i], _ = stampOf(d.take(len(stamp{})))
+	}
+	switch p.kind {
+	case kindBlob:
+		p.blob = []byte(d.take(len(d.s)))
+	case kindRows:
+		p.rows = d.rows()
+	default:
+		d.failed = true
+	}
+	if d.failed || len(d.s) != 0 {
+		return nil, fmt.Errorf("%w: structure", errCorrupt)
+	}
+	return p, nil
+}
+
+func (d *decoder) rows() *rowset {
+	set := &rowset{cols: make([]replay.Column, d.count(7))}
+	for i := range set.cols {
+		c := &set.cols[i]
+		c.Name, c.DatabaseTypeName = d.string(), d.string()
+		c.ScanType = d.scanType()
+		f := d.byte()
+		c.HasLength, c.HasPrecision, c.Nullable, c.HasNullable = f&1 != 0, f&2 != 0, f&4 != 0, f&8 != 0
+		c.Length, c.Precision, c.Scale = d.varint(), d.varint(), d.varint()
+	}
+	set.bytes = 96 * len(set.cols)
+	if len(set.cols) == 0 {
+		set.rows = int(min(d.uvarint(), math.MaxInt32)) // rows without columns take no space
+		return set
+	}
+	set.rows = d.count(len(set.cols))
+	if d.failed {
+		return set
+	}
+	set.values = make([]driver.Value, set.rows*len(set.cols))
+	for i := range set.values {
+		set.values[i] = d.value()
+		set.bytes += valueBytes(set.values[i])
+	}
+	return set
+}

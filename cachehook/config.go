@@ -1,0 +1,210 @@
+package cachehook
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/redis/go-redis/v9"
+	"gorm.io/gorm"
+)
+
+// Config says what is cached, where, and for how long. The zero value caches
+// nothing by itself: a query is cached when each table that it reads has a rule
+// in Tables, or when it carries a [TTL] or [Tags] clause.
+type Config struct {
+	// Name sets the cache of one database apart from others on the same Redis.
+	// All instances that use one database must use one name, and two databases
+	// need two. Default "default".
+	Name string
+	// Redis shares results and invalidations between instances. Nil: results are
+	// in this process's memory alone, and several instances do not hear of each
+	// other's writes: each may serve what is up to L1.TTL old. The caller owns
+	// and closes it. A [redis.Ring] is refused: it brings old values back.
+	Redis redis.UniversalClient
+
+	// L1 is the memory of this process.
+	L1 L1
+	// L2 is Redis; without Redis there is none.
+	L2 L2
+
+	// Lease is how long what this process knows of the tags counts after Redis
+	// last proved that it would have told of a change: the time by which
+	// another instance's write may show late. Default 500 ms;
+	// [RevalidateAlways]: not late at all, at the cost of one round trip to
+	// Redis for each hit. On a Redis Cluster it is always RevalidateAlways.
+	Lease time.Duration
+
+	// Tables are the rules, by table name without its schema.
+	Tables map[string]Rule
+	// Affects declares what the database does behind a write: a trigger on
+	// "orders" that also changes "totals" is {"orders": {"totals"}}. A write of
+	// a table that has triggers and is not declared here invalidates
+	// everything; declare it with no tables when its triggers change only the
+	// row itself.
+	Affects map[string][]string
+
+	// Warm are queries that are run at start.
+	Warm []WarmQuery
+
+	// OnRedisFailure decides about a write whose invalidation Redis does not
+	// take. Default [CommitAndQuarantine].
+	OnRedisFailure FailurePolicy
+	// Timeout bounds what one call of Redis may take, whatever the client's own
+	// timeouts. Default 50 ms.
+	Timeout time.Duration
+	// FlightTimeout bounds the query that runs for all who miss the same entry
+	// at once. Past it each runs its own. Default 30 s.
+	FlightTimeout time.Duration
+	// MaxResult bounds a stored result, in bytes of memory. Default 1 MiB.
+	MaxResult int
+
+	// Logger receives what an operator should know. Default [slog.Default].
+	Logger *slog.Logger
+	// Development has no effect on this part yet.
+	Development bool
+	// Disabled caches nothing and invalidates nothing. All instances that share
+	// a database have to agree.
+	Disabled bool
+}
+
+// L1 bounds the first level, in memory.
+type L1 struct {
+	// MaxEntries is the most results held. Default 1000; negative: none.
+	MaxEntries int
+	// MaxBytes is the most memory held, estimated. Default 10 MiB.
+	MaxBytes int64
+	// TTL is the longest that a result is served from memory. Default 1 minute.
+	TTL time.Duration
+}
+
+// L2 bounds the second level, in Redis.
+type L2 struct {
+	// TTL is the longest that a result is kept in Redis. Default 5 minutes.
+	TTL time.Duration
+}
+
+// Rule makes the queries of a table cached.
+type Rule struct {
+	// TTL is the longest that a result is served, from either level. Zero: as
+	// long as the levels allow. A query of several tables gets the shortest.
+	TTL time.Duration
+}
+
+// RevalidateAlways is the Lease of a cache that asks Redis at each hit.
+const RevalidateAlways time.Duration = -1
+
+// FailurePolicy decides about a write that Redis could not be told of.
+type FailurePolicy uint8
+
+const (
+	// CommitAndQuarantine lets the write go on. This process serves nothing of
+	// the tables until Redis has been told; others may be stale for at most
+	// L2.TTL.
+	CommitAndQuarantine FailurePolicy = iota
+	// FailWrite fails the write before it commits, with [ErrInvalidation].
+	FailWrite
+)
+
+func (p FailurePolicy) String() string {
+	switch p {
+	case CommitAndQuarantine:
+		return "CommitAndQuarantine"
+	case FailWrite:
+		return "FailWrite"
+	}
+	return fmt.Sprintf("FailurePolicy(%d)", uint8(p))
+}
+
+// ErrInvalidation is the error of a write that was rolled back, or of an
+// [Cache.Invalidate], because Redis could not be told of it.
+var ErrInvalidation = errors.New("cachehook: Redis did not take the invalidation")
+
+// WarmQuery is a query that is run once at start, so that its result is cached
+// before the first user asks for it.
+type WarmQuery struct {
+	// Name is for the log.
+	Name string
+	// Run runs the query. Its error is reported and the next one runs.
+	Run func(db *gorm.DB) error
+}
+
+const (
+	minTTL  = time.Millisecond
+	maxTTL  = 30 * 24 * time.Hour
+	markTTL = 5 * time.Second // how long a writer that died keeps its tags from being cached
+)
+
+func (c Config) withDefaults() Config {
+	c.Name = cmp.Or(c.Name, "default")
+	c.L1.MaxEntries = cmp.Or(c.L1.MaxEntries, 1000)
+	c.L1.MaxBytes = cmp.Or(c.L1.MaxBytes, 10<<20)
+	c.L1.TTL = cmp.Or(c.L1.TTL, time.Minute)
+	c.L2.TTL = cmp.Or(c.L2.TTL, 5*time.Minute)
+	c.Lease = cmp.Or(c.Lease, 500*time.Millisecond)
+	c.Timeout = cmp.Or(c.Timeout, 50*time.Millisecond)
+	c.FlightTimeout = cmp.Or(c.FlightTimeout, 30*time.Second)
+	c.MaxResult = cmp.Or(c.MaxResult, 1<<20)
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c
+}
+
+// Validate reports every fault of the configuration at once.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var errs []error
+	bad := func(field string, value any, rule string) {
+		errs = append(errs, fmt.Errorf("cachehook: %s is %v: %s", field, value, rule))
+	}
+	ttl := func(field string, d time.Duration) {
+		if d < minTTL || d > maxTTL {
+			bad(field, d, fmt.Sprintf("must be from %v to %v", minTTL, maxTTL))
+		}
+	}
+	if strings.ContainsFunc(c.Name, func(r rune) bool { return !unicode.IsGraphic(r) || r == '{' || r == '}' || r == ' ' }) {
+		bad("Name", fmt.Sprintf("%q", c.Name), "must have no blanks, braces or control characters")
+	}
+	if _, ring := c.Redis.(*redis.Ring); ring {
+		bad("Redis", "a *redis.Ring", "must be a single server, Sentinel or a Cluster: a ring that loses a shard and finds it again serves old values")
+	}
+	if c.L1.MaxBytes < 0 {
+		bad("L1.MaxBytes", c.L1.MaxBytes, "must not be negative")
+	}
+	ttl("L1.TTL", c.L1.TTL)
+	ttl("L2.TTL", c.L2.TTL)
+	if c.Lease != RevalidateAlways && (c.Lease < 20*time.Millisecond || c.Lease > time.Minute) {
+		bad("Lease", c.Lease, "must be RevalidateAlways or from 20ms to 1m0s")
+	}
+	for name, r := range c.Tables {
+		if name == "" || strings.ContainsAny(name, `."`) {
+			bad("Tables", fmt.Sprintf("%q", name), "must be a table's name without its schema and quotes")
+		}
+		if r.TTL != 0 {
+			ttl(fmt.Sprintf("Tables[%q].TTL", name), r.TTL)
+		}
+	}
+	for i, w := range c.Warm {
+		if w.Run == nil {
+			bad(fmt.Sprintf("Warm[%d].Run", i), "nil", "must be a function")
+		}
+	}
+	if c.OnRedisFailure > FailWrite {
+		bad("OnRedisFailure", c.OnRedisFailure, "must be CommitAndQuarantine or FailWrite")
+	}
+	if c.Timeout < time.Millisecond || c.Timeout > 10*time.Second {
+		bad("Timeout", c.Timeout, "must be from 1ms to 10s")
+	}
+	if c.FlightTimeout < 10*time.Millisecond {
+		bad("FlightTimeout", c.FlightTimeout, "must be at least 10ms")
+	}
+	if c.MaxResult < 0 {
+		bad("MaxResult", c.MaxResult, "must not be negative")
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,97 @@
+package cachehook
+
+import "sync"
+
+// flights lets one of several callers that miss the same key under the same
+// stamps do the work. The stamps are part of a flight's name: a reader that
+// starts after a write has other stamps, and never joins a flight from before.
+type flights struct {
+	mu     sync.Mutex // guards flying, stopped, and Add of running against Wait
+	flying map[string]*flight
+
+	stopped bool
+	running sync.WaitGroup
+}
+
+// flight is one piece of work and its outcome, which may be read after done.
+type flight struct {
+	done chan struct{}
+	landing
+}
+
+// landing is how a flight ended.
+type landing struct {
+	verdict  verdict
+	entry    *entry // landed
+	fromL2   bool   // landed: the entry was found in L2
+	err      error  // failed and refused; alone: the leader's own
+	panicked any    // alone: what the leader's work panicked with
+}
+
+type verdict uint8
+
+const (
+	// alone: nothing came of it that others could use; each goes its own way,
+	// as without a cache. It is the zero value, and what Goexit leaves.
+	alone verdict = iota
+	landed
+	// failed: the database answered with an error, which everybody would get.
+	failed
+	// refused: the leader was not admitted. That is its own affair: one of the
+	// others leads next.
+	refused
+)
+
+// join returns the flight of that name, and whether the caller leads it and so
+// has to start it.
+func (g *flights) join(name string) (f *flight, leads bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if f := g.flying[name]; f != nil {
+		return f, false
+	}
+	f = &flight{done: make(chan struct{})}
+	if g.stopped {
+		close(f.done) // alone
+		return f, false
+	}
+	if g.flying == nil {
+		g.flying = make(map[string]*flight)
+	}
+	g.flying[name] = f
+	g.running.Add(1)
+	return f, true
+}
+
+// start does the work on a goroutine of its own, so that it outlives a caller
+// that loses patience. A panic or Goexit in work ends the flight, not the
+// process. What work returns besides is called when everybody has been told.
+func (g *flights) start(name string, f *flight, work func() (landing, func())) {
+	go func() {
+		defer g.running.Done()
+		var after func()
+		defer func() {
+			if after != nil {
+				after()
+			}
+		}()
+		defer func() {
+			if p := recover(); p != nil {
+				f.landing = landing{panicked: p}
+			}
+			g.mu.Lock()
+			delete(g.flying, name)
+			g.mu.Unlock()
+			close(f.done)
+		}()
+		f.landing, after = work()
+	}()
+}
+
+// stop lets no flight start any more and waits for those under way.
+func (g *flights) stop() {
+	g.mu.Lock()
+	g.stopped = true
+	g.mu.Unlock()
+	g.running.Wait()
+}

@@ -1,0 +1,230 @@
+package cachehook
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"gorm.io/driver/postgres"
+	"gorm.io/gorm"
+	"gorm.io/gorm/logger"
+
+	"github.com/gorminfra/infra/internal/hook"
+	"github.com/gorminfra/infra/internal/testbed"
+)
+
+func TestMain(m *testing.M) { testbed.Main(m) }
+
+// product is the table of most tests.
+type product struct {
+	ID    int64
+	Name  string
+	Price int64
+}
+
+var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+
+// instance is one process's worth of the plugin, with what it did.
+type instance struct {
+	*gorm.DB
+	cache *Cache
+	seen  *observer
+}
+
+// observer counts outcomes, and can park a statement before it reaches the
+// database or after it has left it.
+type observer struct {
+	mu       sync.Mutex
+	outcomes map[hook.Outcome]int
+	queries  atomic.Int64 // that reached the database, flights included
+	charge   atomic.Pointer[func(context.Context, *hook.Record) error]
+	route    atomic.Pointer[func(*hook.Record)]
+}
+
+func (o *observer) Observe(_ context.Context, r *hook.Record) {
+	if r.Access != hook.ReadOnly {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.outcomes[r.Outcome]++
+}
+
+func (o *observer) Charge(ctx context.Context, r *hook.Record) error {
+	if r.Access == hook.ReadOnly {
+		o.queries.Add(1)
+	}
+	if f := o.charge.Load(); f != nil {
+		return (*f)(ctx, r)
+	}
+	return nil
+}
+
+func (o *observer) count(out hook.Outcome) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.outcomes[out]
+}
+
+// database makes a database with the table of products.
+func database(t testing.TB) string {
+	t.Helper()
+	testbed.RequirePostgres(t)
+	cluster := testbed.SharedCluster(t)
+	name := cluster.NewDatabase(t)
+	dsn := cluster.Primary().DSN(name)
+	exec(t, dsn, `CREATE TABLE products (id bigint PRIMARY KEY, name text, price bigint)`,
+		`INSERT INTO products SELECT i, 'p' || i, i * 10 FROM generate_series(1, 100) i`)
+	return dsn
+}
+
+func exec(t testing.TB, dsn string, statements ...string) {
+	t.Helper()
+	db, err := sql.Open("pgx", dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, s := range statements {
+		if _, err := db.Exec(s); err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+	}
+}
+
+func open(t testing.TB, dsn string, cfg Config) *instance {
+	t.Helper()
+	return openWith(t, dsn, cfg, &gorm.Config{})
+}
+
+func openWith(t testing.TB, dsn string, cfg Config, gcfg *gorm.Config) *instance {
+	t.Helper()
+	gcfg.Logger = logger.Discard
+	db, err := gorm.Open(postgres.Open(dsn), gcfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = quiet
+	}
+	if cfg.Tables == nil {
+		cfg.Tables = map[string]Rule{"products": {}}
+	}
+	c := New(cfg)
+	if err := db.Use(c); err != nil {
+		t.Fatal(err)
+	}
+	hub, err := hook.Attach(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := &observer{outcomes: make(map[hook.Outcome]int)}
+	remove, err := hub.Register(seen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = c.Close()
+		remove()
+		if pool, err := db.DB(); err == nil {
+			_ = pool.Close()
+		}
+	})
+	return &instance{db, c, seen}
+}
+
+// client is a client of the shared Redis and a namespace of the test's own.
+func client(t testing.TB) (redis.UniversalClient, string) {
+	t.Helper()
+	testbed.RequireRedis(t)
+	return clientOf(t, testbed.SharedRedis(t).Addr()), strings.NewReplacer("/", "-", " ", "-").Replace(t.Name())
+}
+
+func clientOf(t testing.TB, addr string) redis.UniversalClient {
+	t.Helper()
+	c := redis.NewClient(&redis.Options{Addr: addr, ReadTimeout: 500 * time.Millisecond, WriteTimeout: 500 * time.Millisecond, DialTimeout: 500 * time.Millisecond, MaxRetries: -1})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func ready(t testing.TB, instances ...*instance) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for _, i := range instances {
+		if err := i.cache.Ready(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// price reads a product's price.
+func (i *instance) price(t testing.TB, id int64) int64 {
+	t.Helper()
+	var p product
+	if err := i.First(&p, id).Error; err != nil {
+		t.Fatal(err)
+	}
+	return p.Price
+}
+
+// setPrice writes one.
+func (i *instance) setPrice(t testing.TB, id, price int64) {
+	t.Helper()
+	if err := i.Model(&product{ID: id}).Update("price", price).Error; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually waits for a condition.
+func eventually(t testing.TB, what string, within time.Duration, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(within); !ok(); {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", within, what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func equal[T comparable](t testing.TB, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Fatalf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+// eachMode runs a test with memory alone and with Redis.
+func eachMode(t *testing.T, f func(t *testing.T, cfg Config)) {
+	t.Run("memory", func(t *testing.T) {
+		t.Parallel()
+		f(t, Config{})
+	})
+	t.Run("redis", func(t *testing.T) {
+		t.Parallel()
+		rdb, name := client(t)
+		f(t, Config{Redis: rdb, Name: name})
+	})
+	t.Run("redis-revalidate", func(t *testing.T) {
+		t.Parallel()
+		rdb, name := client(t)
+		f(t, Config{Redis: rdb, Name: name, Lease: RevalidateAlways})
+	})
+}
+
+var _ = fmt.Sprint

@@ -1,0 +1,164 @@
+package cachehook
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"time"
+
+	"gorm.io/gorm"
+
+	"github.com/gorminfra/infra/internal/hook"
+)
+
+var _ gorm.Plugin = (*Cache)(nil)
+
+// Name implements gorm.Plugin.
+func (c *Cache) Name() string { return "infra:cache" }
+
+// Initialize implements gorm.Plugin: it checks the configuration, then takes its
+// place among the statements of db and starts the channel to Redis and warming.
+// It waits for neither; see [Cache.Ready].
+func (c *Cache) Initialize(db *gorm.DB) error {
+	if c.fault != nil {
+		return c.fault
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.used {
+		return errors.New("cachehook: the cache is closed or serves another *gorm.DB: make one for each")
+	}
+	if c.cfg.Disabled {
+		c.used = true
+		close(c.warm)
+		if c.channel != nil {
+			close(c.channel.proven)
+		}
+		return nil
+	}
+	hub, err := hook.Attach(db)
+	if err != nil {
+		return err
+	}
+	remove, err := hub.Register(part{c})
+	if err != nil {
+		return err
+	}
+	c.used, c.remove = true, remove
+	c.hub.Store(hub)
+	c.startRedis()
+	c.running.Go(func() { c.warmUp(hub.DB()) })
+	return nil
+}
+
+func (c *Cache) startRedis() {
+	if c.cfg.Redis == nil {
+		c.cfg.Logger.Info("cachehook: no Redis: results are cached in this process; with several instances each may serve what is up to L1.TTL old", "ttl", c.cfg.L1.TTL)
+		return
+	}
+	c.running.Go(func() { c.retryLoop(c.life) })
+	if c.channel != nil {
+		c.running.Go(func() { c.channel.run(c.life) })
+	}
+}
+
+// part is what the hook layer sees of a Cache.
+type part struct{ c *Cache }
+
+var (
+	_ hook.Server      = part{}
+	_ hook.TxnObserver = part{}
+	_ hook.Meter       = part{}
+)
+
+// Serves implements hook.Server.
+func (p part) Serves(r *hook.Record) bool {
+	if r.Access != hook.ReadOnly || !r.Text.Cacheable() || p.c.closed.Load() {
+		return false
+	}
+	if _, given := optionOf(r.DB.Statement); !given {
+		if _, ok := p.c.byRule(r.Text); !ok {
+			return false
+		}
+	}
+	// A statement that names its node wants that node's answer.
+	h := r.Hint()
+	return !h.Write && h.Use == "" && !skipped(r.Context)
+}
+
+// Serve implements hook.Server.
+func (p part) Serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
+	return p.c.serve(ctx, r)
+}
+
+// Begin implements hook.TxnObserver.
+func (p part) Begin(*hook.Txn) {}
+
+// BeforeCommit implements hook.TxnObserver.
+func (p part) BeforeCommit(ctx context.Context, t *hook.Txn) error { return p.c.beforeCommit(ctx, t) }
+
+// Ended implements hook.TxnObserver.
+func (p part) Ended(t *hook.Txn, outcome hook.TxnOutcome) { p.c.transactionEnded(t, outcome) }
+
+// positioner returns the router's ability to tell WAL positions, or nil.
+func (c *Cache) positioner() positioner {
+	if hub := c.hub.Load(); hub != nil {
+		if p := hub.Positioner(); p != nil {
+			return p
+		}
+	}
+	return nil
+}
+
+// readCatalog reads the database's catalogue on the primary, after the stamp
+// that says as of when.
+func (c *Cache) readCatalog(ctx context.Context) (cat *catalog, err error) {
+	s, known := c.mirror.present(c.schema)
+	if !known && c.store != nil {
+		if a, err := c.store.lookup(ctx, []string{schemaTag}, ""); err == nil && !a.marked {
+			s = a.stamps[0]
+		} // otherwise it will be read again when Redis answers
+	}
+	hub := c.hub.Load()
+	switch dialect := dialectOf(hub); dialect {
+	case "postgres":
+		cat, err = readPostgres(ctx, hub.Primary().Pool())
+	case "sqlite", "sqlite3":
+		cat, err = readSQLite(ctx, hub.Primary().Pool(), c.salt)
+	default:
+		cat = readNothing(dialect)
+	}
+	if err != nil {
+		return nil, err
+	}
+	cat.schema = s
+	cat.seal()
+	return cat, nil
+}
+
+func dialectOf(hub *hook.Hub) string {
+	if hub == nil {
+		return "none"
+	}
+	return hub.DB().Name()
+}
+
+// warmUp runs the configured queries, one after the other.
+func (c *Cache) warmUp(db *gorm.DB) {
+	defer close(c.warm)
+	began := time.Now()
+	for i, w := range c.cfg.Warm {
+		if c.life.Err() != nil {
+			return
+		}
+		start := time.Now()
+		if err := runWarm(w, db.Session(&gorm.Session{NewDB: true, Context: c.life})); err != nil {
+			c.cfg.Logger.Warn("cachehook: warming query failed and is skipped", "query", w.Name, "n", i+1, "of", len(c.cfg.Warm), "error", err)
+			continue
+		}
+		c.cfg.Logger.Info("cachehook: warmed", "query", w.Name, "n", i+1, "of", len(c.cfg.Warm), "took", time.Since(start))
+	}
+	if len(c.cfg.Warm) > 0 {
+		c.cfg.Logger.Info("cachehook: warming has ended", "took", time.Since(began), "entries", c.memory.entries.Load())
+	}
+}

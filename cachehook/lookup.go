@@ -1,0 +1,186 @@
+package cachehook
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// query is one look-up: what it depends on, and under which key.
+type query struct {
+	key   []byte
+	cells []*cell
+	tags  []string      // of the cells
+	ttl   time.Duration // 0: as the levels allow
+	kind  byte          // of payload
+}
+
+// level says where an entry was found.
+type level uint8
+
+const (
+	nowhere level = iota
+	inMemory
+	inRedis
+)
+
+// standing is what a look-up found.
+type standing struct {
+	entry *entry // fit to be served, or nil
+	level level
+
+	// Without an entry: stamps to read the database under, or nil when it must
+	// be read without filling anything, and then perhaps on the primary.
+	stamps  []stamp
+	asked   bool // L2 has not got it either
+	primary bool
+}
+
+// find looks the query up. While a writer is between its mark and its stamp, and
+// while Redis cannot be asked, nothing is served and nothing may be filled.
+func (c *Cache) find(ctx context.Context, q *query) standing {
+	for _, cell := range q.cells {
+		if cell.busy.Load() != 0 {
+			return standing{primary: true}
+		}
+	}
+	e := c.memory.get(q.key)
+	if e != nil && c.now() >= e.expires {
+		c.memory.remove(q.key, e)
+		e = nil
+	}
+	if c.trusted() {
+		if e != nil && e.current(c.mirror) {
+			return standing{entry: e, level: inMemory}
+		}
+		if stamps, known := c.present(q.cells); known {
+			return standing{stamps: stamps}
+		}
+	}
+	if c.store == nil { // a tag was evicted at this moment
+		return standing{}
+	}
+	return c.ask(ctx, q, e)
+}
+
+// present returns the stamps that the mirror knows.
+func (c *Cache) present(cells []*cell) (stamps []stamp, known bool) {
+	stamps = make([]stamp, len(cells))
+	for i, cell := range cells {
+		if stamps[i], known = c.mirror.present(cell); !known {
+			return nil, false
+		}
+	}
+	return stamps, true
+}
+
+// ask looks the query up in Redis, one round trip: the stamps, and the entry
+// unless memory holds one that they may confirm.
+func (c *Cache) ask(ctx context.Context, q *query, e *entry) standing {
+	questions := make([]question, len(q.cells))
+	for i, cell := range q.cells {
+		questions[i] = c.mirror.ask(cell)
+	}
+	name := ""
+	if e == nil {
+		name = l2Name(q.key)
+	}
+	a, err := c.store.lookup(ctx, q.tags, name)
+	if err != nil {
+		c.counts.bypass(reasonRedis)
+		return standing{}
+	}
+	if a.marked {
+		return standing{primary: true}
+	}
+	for i, cell := range q.cells {
+		c.mirror.learn(cell, questions[i], a.stamps[i])
+	}
+	if e != nil && e.carries(a.stamps) {
+		return standing{entry: e, level: inMemory}
+	}
+	if e = c.fromPayload(q, a, a.stamps); e != nil {
+		c.memory.put(q.key, e)
+		return standing{entry: e, level: inRedis}
+	}
+	return standing{stamps: a.stamps, asked: name != ""}
+}
+
+// fromPayload makes an entry of what L2 holds, or returns nil if it is not what
+// the query needs under these stamps.
+func (c *Cache) fromPayload(q *query, a answer, stamps []stamp) *entry {
+	if a.data == nil {
+		return nil
+	}
+	p, err := decode(a.data)
+	if err != nil || p.kind != q.kind || !slices.Equal(p.tags, q.tags) {
+		c.counts.corrupt.Add(1)
+		return nil
+	}
+	if !slices.Equal(p.stamps, stamps) {
+		return nil
+	}
+	var value any = p.blob
+	size := len(p.blob)
+	if p.kind == kindRows {
+		value, size = p.rows, p.rows.bytes
+	}
+	life := min(a.ttl, c.cfg.L1.TTL)
+	return newEntry(value, size, q.cells, stamps, c.now()+int64(life))
+}
+
+// lives returns for how long a value of that TTL stays in each level. Jitter
+// only shortens: entries that were filled together do not end together.
+func (c *Cache) lives(ttl time.Duration) (l1, l2 time.Duration) {
+	l1, l2 = c.cfg.L1.TTL, c.cfg.L2.TTL
+	if ttl > 0 {
+		l1, l2 = min(l1, ttl), min(l2, ttl)
+	}
+	keep := 1 - 0.1*rand.Float64()
+	return time.Duration(float64(l1) * keep), time.Duration(float64(l2) * keep)
+}
+
+// fill puts a value that was read under these stamps into memory, and returns
+// what is left to do for L2. began is the time before the database was asked.
+func (c *Cache) fill(q *query, stamps []stamp, value any, size int, began int64, p *payload) (*entry, func()) {
+	l1, l2 := c.lives(q.ttl)
+	e := newEntry(value, size, q.cells, stamps, began+int64(l1))
+	if !e.overtaken(c.mirror) {
+		c.memory.put(q.key, e)
+	}
+	c.counts.fills.Add(1)
+	if c.store == nil || p == nil {
+		return e, nil
+	}
+	name := l2Name(q.key)
+	return e, func() {
+		p.tags, p.stamps = q.tags, stamps
+		data, ok := p.encode()
+		left := l2 - time.Duration(c.now()-began)
+		if !ok || left < time.Millisecond || len(data) > 2*c.cfg.MaxResult {
+			return
+		}
+		_ = c.store.put(context.Background(), name, data, left) // counted by the guard
+	}
+}
+
+// again looks once more where a flight that has just landed would have put it.
+func (c *Cache) again(q *query, stamps []stamp, asked bool) (*entry, level) {
+	if e := c.memory.get(q.key); e != nil && c.now() < e.expires && e.carries(stamps) {
+		return e, inMemory
+	}
+	if c.store == nil || asked {
+		return nil, nowhere
+	}
+	a, err := c.store.fetch(context.Background(), l2Name(q.key))
+	if err != nil {
+		return nil, nowhere
+	}
+	e := c.fromPayload(q, a, stamps)
+	if e == nil {
+		return nil, nowhere
+	}
+	c.memory.put(q.key, e)
+	return e, inRedis
+}

@@ -1,0 +1,179 @@
+package cachehook
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// mirror is what this process knows of the tags' stamps. Without Redis it is
+// the truth itself and every stamp in it is known. With Redis it is a copy, and
+// whatever happens only ever makes a stamp in it unknown: a message, an own
+// write, a new subscription. It learns stamps from answers of Redis alone, and
+// only from those that nothing has overtaken.
+type mirror struct {
+	local bool // the truth: no Redis
+
+	// epoch is that of the present subscription. A stamp learned under another
+	// one is unknown, so that a flush costs one increment.
+	epoch atomic.Uint64
+
+	shards [mirrorShards]mirrorShard
+}
+
+const (
+	mirrorShards = 16
+	// maxLoose bounds the cells of tags that the user makes up, in each shard.
+	maxLoose = 4096
+)
+
+type mirrorShard struct {
+	mu    sync.RWMutex // guards the rest
+	cells map[string]*cell
+	loose int
+}
+
+// cell is one tag in the mirror.
+type cell struct {
+	tag    string
+	pinned bool // a table's: never evicted
+
+	// state is replaced, never changed: a pointer that was loaded before a
+	// question to Redis and is still there after the answer says that nothing
+	// touched the tag in between.
+	state atomic.Pointer[tagState]
+
+	// busy counts the own writes between BeforeCommit and their stamp, and
+	// those that could not tell Redis yet. While there is one nothing is served
+	// or filled under the tag.
+	busy atomic.Int32
+
+	// dead: evicted. Messages do not reach the cell any more, so that nothing
+	// in it counts.
+	dead atomic.Bool
+
+	// replayed is the position in the WAL from which on a replica shows what
+	// the stamp stands for.
+	replayed atomic.Pointer[replayed]
+}
+
+// tagState is a stamp and the epoch it was learned under; epoch 0 is unknown.
+type tagState struct {
+	stamp stamp
+	epoch uint64
+}
+
+type replayed struct {
+	stamp stamp
+	lsn   uint64
+}
+
+func newMirror(local bool) *mirror {
+	m := &mirror{local: local}
+	m.epoch.Store(1)
+	for i := range m.shards {
+		m.shards[i].cells = make(map[string]*cell)
+	}
+	return m
+}
+
+func (m *mirror) shard(tag string) *mirrorShard {
+	h := uint32(2166136261) // FNV-1a
+	for i := 0; i < len(tag); i++ {
+		h = (h ^ uint32(tag[i])) * 16777619
+	}
+	return &m.shards[h%mirrorShards]
+}
+
+// cell returns the tag's cell, making it at the first call. pinned: it shall
+// never be evicted.
+func (m *mirror) cell(tag string, pinned bool) *cell {
+	sh := m.shard(tag)
+	sh.mu.RLock()
+	c := sh.cells[tag]
+	sh.mu.RUnlock()
+	if c != nil && (c.pinned || !pinned) {
+		return c
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if c = sh.cells[tag]; c != nil && (c.pinned || !pinned) {
+		return c
+	}
+	if c != nil { // loose until now: the new one starts afresh
+		m.evict(sh, c)
+	}
+	c = &cell{tag: tag, pinned: pinned}
+	m.forget(c)
+	if !pinned {
+		sh.makeRoom(m)
+		sh.loose++
+	}
+	sh.cells[tag] = c
+	return c
+}
+
+// makeRoom evicts some loose cell when there are too many; which one does not
+// matter, its entries are read again.
+func (sh *mirrorShard) makeRoom(m *mirror) {
+	if sh.loose < maxLoose {
+		return
+	}
+	for _, c := range sh.cells {
+		if !c.pinned && c.busy.Load() == 0 {
+			m.evict(sh, c)
+			return
+		}
+	}
+}
+
+func (m *mirror) evict(sh *mirrorShard, c *cell) {
+	c.dead.Store(true)
+	delete(sh.cells, c.tag)
+	sh.loose--
+}
+
+// forget makes the tag's stamp unknown. Where the mirror is the truth it mints
+// a new one.
+func (m *mirror) forget(c *cell) {
+	if m.local {
+		c.state.Store(&tagState{mint(), m.epoch.Load()})
+		return
+	}
+	c.state.Store(&tagState{})
+}
+
+// forgetTag is forget for a tag that may have no cell, as messages name them.
+func (m *mirror) forgetTag(tag string) {
+	sh := m.shard(tag)
+	sh.mu.RLock()
+	c := sh.cells[tag]
+	sh.mu.RUnlock()
+	if c != nil {
+		m.forget(c)
+	}
+}
+
+// flush makes every stamp unknown, and voids every answer under way.
+func (m *mirror) flush() { m.epoch.Add(1) }
+
+// present returns the tag's stamp, and whether it is known.
+func (m *mirror) present(c *cell) (stamp, bool) {
+	s := c.state.Load()
+	return s.stamp, s.epoch == m.epoch.Load() && !c.dead.Load()
+}
+
+// question is what has to be remembered of a cell before Redis is asked.
+type question struct {
+	state *tagState
+	epoch uint64
+}
+
+func (m *mirror) ask(c *cell) question { return question{c.state.Load(), m.epoch.Load()} }
+
+// learn takes the answer, unless something touched the tag since the question.
+func (m *mirror) learn(c *cell, q question, s stamp) {
+	if q.state.stamp == s && q.state.epoch == q.epoch {
+		return // known already
+	}
+	c.state.CompareAndSwap(q.state, &tagState{s, q.epoch})
+}

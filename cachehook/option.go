@@ -1,0 +1,83 @@
+package cachehook
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
+)
+
+// TTL makes the query cached for at most d, whatever the rules of its tables
+// say; zero: for as long as the levels allow.
+//
+//	db.Clauses(cachehook.TTL(time.Minute)).Find(&products)
+func TTL(d time.Duration) clause.Expression { return option{ttl: &d} }
+
+// Tags makes the query cached under tags of the caller's own, besides those of
+// its tables, for [Cache.Invalidate].
+func Tags(tags ...string) clause.Expression { return option{tags: foldTags(tags)} }
+
+// option is a clause that writes no SQL. It stands among the statement's
+// Clauses: Settings would be inherited by preloads.
+type option struct {
+	ttl  *time.Duration
+	tags []string
+}
+
+var (
+	_ clause.Expression      = option{}
+	_ gorm.StatementModifier = option{}
+)
+
+const optionClause = "infra:cache"
+
+// Build implements clause.Expression; it writes nothing.
+func (o option) Build(clause.Builder) {}
+
+// ModifyStatement implements gorm.StatementModifier.
+func (o option) ModifyStatement(stmt *gorm.Statement) {
+	if before, ok := stmt.Clauses[optionClause].Expression.(option); ok {
+		if o.ttl == nil {
+			o.ttl = before.ttl
+		}
+		o.tags = slices.Concat(before.tags, o.tags)
+	}
+	stmt.Clauses[optionClause] = clause.Clause{Name: optionClause, Expression: o}
+}
+
+// optionOf returns what the statement's clauses say.
+func optionOf(stmt *gorm.Statement) (o option, given bool) {
+	if len(stmt.Clauses) == 0 {
+		return o, false
+	}
+	c, ok := stmt.Clauses[optionClause]
+	if !ok {
+		return o, false
+	}
+	o, given = c.Expression.(option)
+	return o, given
+}
+
+type skipKey struct{}
+
+// Skip lets the statements under the returned context neither read nor fill the
+// cache. Their writes invalidate as always.
+func Skip(ctx context.Context) context.Context { return context.WithValue(ctx, skipKey{}, true) }
+
+func skipped(ctx context.Context) bool { return ctx.Value(skipKey{}) != nil }
+
+// Table is the tag of a table, for what is cached by hand: it is invalidated by
+// every write of the table.
+func Table(name string) string { return tableTag(name) }
+
+// checkTag reports a tag that cannot be used.
+func checkTag(tag string) error {
+	if tag == "" || tag == everyTag || tag == schemaTag || strings.Contains(tag, tagSeparator) {
+		return fmt.Errorf("cachehook: tag %q: must not be empty, %q, %q or contain a zero byte", tag, everyTag, schemaTag)
+	}
+	return nil
+}

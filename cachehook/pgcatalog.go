@@ -1,0 +1,187 @@
+package cachehook
+
+import (
+	"context"
+	"database/sql"
+	"slices"
+
+	"github.com/gorminfra/infra/internal/sqltext"
+)
+
+// querier is a pool to read the catalogue with.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// What tells databases apart, and the settings of a session that change how a
+// statement is understood or its values are written.
+const pgIdentity = `SELECT current_database() || '|' || session_user || '|' || current_user || '|' ||
+	string_agg(name || '=' || setting, '|' ORDER BY name)
+	FROM pg_catalog.pg_settings WHERE name IN ('search_path', 'TimeZone', 'DateStyle', 'IntervalStyle', 'extra_float_digits',
+	'bytea_output', 'lc_monetary', 'lc_numeric', 'lc_time', 'default_text_search_config', 'xmloption', 'xmlbinary',
+	'standard_conforming_strings', 'array_nulls', 'transform_null_equals', 'row_security', 'server_version_num')`
+
+const pgSystem = `SELECT system_identifier::text FROM pg_catalog.pg_control_system()`
+
+const pgRelations = `SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relrowsecurity,
+	CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) ELSE '' END,
+	EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D')
+	OR EXISTS (SELECT FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid AND w.ev_type <> '1')
+	FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+	WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')`
+
+// kind 'i': a child and its parent in inheritance; 'v': a view and what it
+// reads; 'd' and 'u': a child and the table whose DELETE or UPDATE changes it.
+const pgEdges = `SELECT 'i', inhrelid::bigint, inhparent::bigint FROM pg_catalog.pg_inherits
+	UNION SELECT 'v', w.ev_class::bigint, d.refobjid::bigint FROM pg_catalog.pg_rewrite w JOIN pg_catalog.pg_depend d
+		ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass
+		WHERE w.ev_type = '1' AND d.refobjid <> w.ev_class
+	UNION SELECT 'd', conrelid::bigint, confrelid::bigint FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confdeltype IN ('c', 'n', 'd')
+	UNION SELECT 'u', conrelid::bigint, confrelid::bigint FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confupdtype IN ('c', 'n', 'd')`
+
+const pgFunctions = `SELECT n.nspname, p.proname, pg_catalog.bool_or(p.provolatile = 'v') FROM pg_catalog.pg_proc p
+	JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname <> 'pg_catalog' GROUP BY 1, 2`
+
+// readPostgres reads what is needed of Postgres' catalogue.
+func readPostgres(ctx context.Context, q querier) (*catalog, error) {
+	c := &catalog{relations: make(map[string][]*relation), volatile: make(map[string]bool)}
+	if err := each(ctx, q, pgIdentity, func(scan func(...any) error) error { return scan(&c.space) }); err != nil {
+		return nil, err
+	}
+	// Where it is not allowed, Config.Name and the database's name have to do.
+	var system string
+	_ = each(ctx, q, pgSystem, func(scan func(...any) error) error { return scan(&system) })
+	c.space = "postgres|" + system + "|" + c.space
+
+	byOID := make(map[int64]*relation)
+	err := each(ctx, q, pgRelations, func(scan func(...any) error) error {
+		var oid int64
+		var kind, persistence, definition string
+		var policies bool
+		r := &relation{}
+		if err := scan(&oid, &r.schema, &r.name, &kind, &persistence, &policies, &definition, &r.triggers); err != nil {
+			return err
+		}
+		r.describe(kind, persistence, policies, definition)
+		byOID[oid] = r
+		c.relations[r.name] = append(c.relations[r.name], r)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	var family [][2]*relation
+	err = each(ctx, q, pgEdges, func(scan func(...any) error) error {
+		var kind string
+		var from, to int64
+		if err := scan(&kind, &from, &to); err != nil {
+			return err
+		}
+		child, parent := byOID[from], byOID[to]
+		switch {
+		case child == nil:
+		case kind == "v" && parent == nil:
+			child.never = "view " + child.name + " reads a system table"
+		case parent == nil:
+		case kind == "v":
+			child.reads = append(child.reads, parent)
+		case kind == "i":
+			family = append(family, [2]*relation{child, parent})
+		case kind == "d":
+			parent.onDelete = append(parent.onDelete, child)
+		case kind == "u":
+			parent.onUpdate = append(parent.onUpdate, child)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	uniteFamilies(family)
+	err = each(ctx, q, pgFunctions, func(scan func(...any) error) error {
+		var schema, name string
+		var volatile bool
+		if err := scan(&schema, &name, &volatile); err != nil {
+			return err
+		}
+		c.volatile[schema+"."+name] = volatile
+		c.volatile[name] = c.volatile[name] || volatile
+		return nil
+	})
+	return c, err
+}
+
+// describe notes what kind of relation it is.
+func (r *relation) describe(kind, persistence string, policies bool, definition string) {
+	switch {
+	case policies:
+		r.never = "table " + r.name + " has row-level security"
+	case persistence == "t":
+		r.never = "table " + r.name + " is temporary"
+	case kind == "f":
+		r.never = "table " + r.name + " belongs to another server"
+	}
+	if r.view = kind == "v"; !r.view {
+		r.root = tableTag(r.name)
+		return
+	}
+	st := sqltext.Parse(definition)
+	if r.never == "" && (!st.ReadOnly() || st.Operation != sqltext.Select || st.Unstable || st.System) {
+		r.never = "view " + r.name + " depends on more than tables"
+	}
+}
+
+// uniteFamilies gives all members of a family of inheritance one tag, and their
+// members' worst: what is written through one shows through another.
+func uniteFamilies(edges [][2]*relation) {
+	families := make(map[*relation][]*relation)
+	for _, e := range edges {
+		a, b := families[e[0]], families[e[1]]
+		if a == nil {
+			a = []*relation{e[0]}
+		}
+		if b == nil {
+			b = []*relation{e[1]}
+		}
+		if slices.Contains(a, e[1]) {
+			continue
+		}
+		all := slices.Concat(b, a) // parents lead
+		for _, r := range all {
+			families[r] = all
+		}
+	}
+	for r, all := range families {
+		r.root = all[0].root
+		if all[0] != r {
+			continue
+		}
+		head := *r
+		for _, m := range all {
+			if head.never == "" {
+				head.never = m.never
+			}
+			head.triggers = head.triggers || m.triggers
+			head.onDelete = append(head.onDelete, m.onDelete...)
+			head.onUpdate = append(head.onUpdate, m.onUpdate...)
+		}
+		for _, m := range all {
+			m.never, m.triggers, m.onDelete, m.onUpdate = head.never, head.triggers, head.onDelete, head.onUpdate
+		}
+	}
+}
+
+// each calls row for each row of the query's result.
+func each(ctx context.Context, q querier, query string, row func(scan func(...any) error) error) error {
+	rows, err := q.QueryContext(ctx, query)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}

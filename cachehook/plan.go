@@ -1,0 +1,101 @@
+package cachehook
+
+import (
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gorminfra/infra/internal/sqltext"
+)
+
+// plan is what is known of one statement's text under one catalogue: what it
+// depends on, and for how long rules cache it.
+type plan struct {
+	text    *sqltext.Statement
+	catalog *catalog
+	cells   []*cell // everyTag, schemaTag, the tables' tags
+	tags    []string
+	why     string // why it cannot be cached, or ""
+}
+
+const planSlots = 1024 // a power of two
+
+// plans remembers plans in a direct-mapped table: one load and two comparisons
+// for a text in constant use. Two texts that share a slot are planned anew.
+type plans struct {
+	slots [planSlots]atomic.Pointer[plan]
+}
+
+// plan returns the plan of a cacheable text.
+func (c *Cache) plan(text *sqltext.Statement, cat *catalog) *plan {
+	slot := &c.plans.slots[text.Fingerprint%planSlots]
+	if p := slot.Load(); p != nil && p.text == text && p.catalog == cat {
+		return p
+	}
+	p := &plan{text: text, catalog: cat}
+	var tables []string
+	if tables, p.why = cat.readTags(text.Reads); p.why == "" {
+		p.cells, p.tags = c.tableCells(tables)
+	}
+	slot.Store(p)
+	return p
+}
+
+// tableCells returns the cells of a query: those of the tables behind the two
+// that every query depends on.
+func (c *Cache) tableCells(tables []string) ([]*cell, []string) {
+	cells := append(make([]*cell, 0, len(tables)+2), c.every, c.schema)
+	tags := append(make([]string, 0, len(tables)+2), everyTag, schemaTag)
+	for _, t := range tables {
+		cells, tags = append(cells, c.mirror.cell(t, true)), append(tags, t)
+	}
+	return cells, tags
+}
+
+// withTags returns the plan's cells and tags with the caller's own behind.
+func (c *Cache) withTags(p *plan, own []string) ([]*cell, []string) {
+	if len(own) == 0 {
+		return p.cells, p.tags
+	}
+	cells, tags := p.cells[:len(p.cells):len(p.cells)], p.tags[:len(p.tags):len(p.tags)]
+	for _, t := range own {
+		cells, tags = append(cells, c.mirror.cell(t, c.pins(t))), append(tags, t)
+	}
+	return cells, tags
+}
+
+// byRule reports whether every table that the text reads has a rule, and the
+// shortest of their times.
+func (c *Cache) byRule(text *sqltext.Statement) (ttl time.Duration, ok bool) {
+	if len(c.cfg.Tables) == 0 {
+		return 0, false
+	}
+	for _, t := range text.Reads {
+		r, ok := c.cfg.Tables[t.Name]
+		if !ok {
+			if r, ok = c.cfg.Tables[strings.ToLower(t.Name)]; !ok {
+				return 0, false
+			}
+		}
+		if r.TTL > 0 && (ttl == 0 || r.TTL < ttl) {
+			ttl = r.TTL
+		}
+	}
+	return ttl, true
+}
+
+func foldRules(rules map[string]Rule) map[string]Rule {
+	folded := make(map[string]Rule, len(rules))
+	for name, r := range rules {
+		folded[strings.ToLower(name)] = r
+	}
+	return folded
+}
+
+func foldEdges(declared map[string][]string) edges {
+	folded := make(edges, len(declared))
+	for name, others := range declared {
+		folded[strings.ToLower(name)] = append([]string(nil), others...)
+	}
+	return folded
+}

@@ -1,0 +1,236 @@
+package cachehook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A tag is a hash: field s is its stamp, and a field m:ID for each writer that
+// is about to commit holds the time at which that mark runs out, by Redis' own
+// clock. Each script touches one key, so that tags may lie in any slot of a
+// Cluster; and a script always runs on a master, also where the client sends
+// reads to replicas.
+var (
+	// KEYS[1] tag; ARGV new stamp, the tag's TTL in ms. Returns the stamp and
+	// how many marks stand. Whoever meets a mark that has run out mints: the
+	// writer may have committed.
+	readScript = redis.NewScript(`
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local h = redis.call('HGETALL', KEYS[1])
+local stamp, marks, mint = false, 0, false
+for i = 1, #h, 2 do
+  if h[i] == 's' then
+    stamp = h[i + 1]
+  elseif tonumber(h[i + 1]) <= now then
+    redis.call('HDEL', KEYS[1], h[i])
+    mint = true
+  else
+    marks = marks + 1
+  end
+end
+if mint or not stamp then
+  stamp = ARGV[1]
+  redis.call('HSET', KEYS[1], 's', stamp)
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+return {stamp, marks}`)
+
+	// KEYS[1] tag; ARGV writer, ms until the mark runs out, the tag's TTL.
+	markScript = redis.NewScript(`
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+redis.call('HSET', KEYS[1], 'm:' .. ARGV[1], string.format('%.0f', now + ARGV[2]))
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) / 2 then
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+end
+return 1`)
+
+	// KEYS[1] tag; ARGV writer, new stamp, the tag's TTL.
+	bumpScript = redis.NewScript(`
+redis.call('HSET', KEYS[1], 's', ARGV[2])
+redis.call('HDEL', KEYS[1], 'm:' .. ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1`)
+)
+
+// redisStore is the store on Redis.
+type redisStore struct {
+	client  redis.UniversalClient
+	guard   *guard
+	prefix  string // of all keys
+	channel string // empty: nobody listens
+	tagTTL  time.Duration
+	markTTL time.Duration
+}
+
+var _ store = (*redisStore)(nil)
+
+func (r *redisStore) tagKey(tag string) string    { return r.prefix + "t:" + tag }
+func (r *redisStore) entryKey(name string) string { return r.prefix + "e:" + name }
+
+// pipelined runs the commands that fill adds in one round trip, and once more
+// with the scripts' source where a server has not got them.
+func (r *redisStore) pipelined(ctx context.Context, op string, fill func(p redis.Pipeliner, run runner)) error {
+	err := r.guard.do(ctx, func(ctx context.Context) error {
+		err := r.pipe(ctx, fill, (*redis.Script).EvalSha)
+		if err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
+			err = r.pipe(ctx, fill, (*redis.Script).Eval)
+		}
+		return err
+	})
+	if err != nil {
+		return redisError(op, err)
+	}
+	return nil
+}
+
+type runner func(s *redis.Script, key string, args ...any) *redis.Cmd
+
+func (r *redisStore) pipe(ctx context.Context, fill func(redis.Pipeliner, runner),
+	run func(*redis.Script, context.Context, redis.Scripter, []string, ...any) *redis.Cmd,
+) error {
+	p := r.client.Pipeline()
+	fill(p, func(s *redis.Script, key string, args ...any) *redis.Cmd {
+		return run(s, ctx, p, []string{key}, args...)
+	})
+	cmds, err := p.Exec(ctx)
+	if err == nil {
+		return nil
+	}
+	var first error
+	for _, cmd := range cmds {
+		switch err := cmd.Err(); {
+		case err == nil, errors.Is(err, redis.Nil):
+		case redis.HasErrorPrefix(err, "NOSCRIPT"):
+			return err
+		case first == nil:
+			first = err
+		}
+	}
+	if first == nil && len(cmds) == 0 {
+		return err
+	}
+	return first
+}
+
+func (r *redisStore) lookup(ctx context.Context, tags []string, entry string) (answer, error) {
+	var get *redis.StringCmd
+	var ttl *redis.DurationCmd
+	var reads []*redis.Cmd
+	var a answer
+	err := r.pipelined(ctx, "look up", func(p redis.Pipeliner, run runner) {
+		reads = make([]*redis.Cmd, len(tags))
+		for i, tag := range tags {
+			fresh := mint()
+			reads[i] = run(readScript, r.tagKey(tag), fresh[:], r.tagTTL.Milliseconds())
+		}
+		if entry != "" {
+			get, ttl = p.Get(context.Background(), r.entryKey(entry)), p.PTTL(context.Background(), r.entryKey(entry))
+		}
+	})
+	if err != nil {
+		return a, err
+	}
+	a.stamps = make([]stamp, len(tags))
+	for i, cmd := range reads {
+		marked, err := readAnswer(cmd, &a.stamps[i])
+		if err != nil {
+			return answer{}, redisError("look up", err)
+		}
+		a.marked = a.marked || marked
+	}
+	a.take(get, ttl)
+	return a, nil
+}
+
+func readAnswer(cmd *redis.Cmd, into *stamp) (marked bool, err error) {
+	parts, err := cmd.Slice()
+	if err != nil {
+		return false, err
+	}
+	if len(parts) == 2 {
+		text, isText := parts[0].(string)
+		marks, isNumber := parts[1].(int64)
+		s, ok := stampOf(text)
+		if isText && isNumber && ok {
+			*into = s
+			return marks > 0, nil
+		}
+	}
+	return false, fmt.Errorf("a tag answers %v: %w", parts, errCorrupt)
+}
+
+// take notes the entry, if there is one and it lives on.
+func (a *answer) take(get *redis.StringCmd, ttl *redis.DurationCmd) {
+	if get == nil || get.Err() != nil || ttl.Err() != nil || ttl.Val() <= 0 {
+		return
+	}
+	a.data, _ = get.Bytes()
+	a.ttl = ttl.Val()
+}
+
+func (r *redisStore) fetch(ctx context.Context, entry string) (a answer, err error) {
+	var get *redis.StringCmd
+	var ttl *redis.DurationCmd
+	err = r.pipelined(ctx, "read", func(p redis.Pipeliner, _ runner) {
+		get, ttl = p.Get(context.Background(), r.entryKey(entry)), p.PTTL(context.Background(), r.entryKey(entry))
+	})
+	if err == nil {
+		a.take(get, ttl)
+	}
+	return a, err
+}
+
+func (r *redisStore) put(ctx context.Context, entry string, payload []byte, ttl time.Duration) error {
+	err := r.guard.do(ctx, func(ctx context.Context) error {
+		return r.client.Set(ctx, r.entryKey(entry), payload, max(ttl, time.Millisecond)).Err()
+	})
+	if err != nil {
+		return redisError("store", err)
+	}
+	return nil
+}
+
+func (r *redisStore) mark(ctx context.Context, tags []string, writer string) error {
+	return r.pipelined(ctx, "mark", func(p redis.Pipeliner, run runner) {
+		for _, tag := range tags {
+			run(markScript, r.tagKey(tag), writer, r.markTTL.Milliseconds(), r.tagTTL.Milliseconds())
+		}
+		r.publish(p, tags)
+	})
+}
+
+func (r *redisStore) bump(ctx context.Context, tags []string, writer string) error {
+	return r.pipelined(ctx, "invalidate", func(p redis.Pipeliner, run runner) {
+		for _, tag := range tags {
+			fresh := mint()
+			run(bumpScript, r.tagKey(tag), writer, fresh[:], r.tagTTL.Milliseconds())
+		}
+		r.publish(p, tags)
+	})
+}
+
+func (r *redisStore) unmark(ctx context.Context, tags []string, writer string) error {
+	return r.pipelined(ctx, "unmark", func(p redis.Pipeliner, _ runner) {
+		for _, tag := range tags {
+			p.HDel(context.Background(), r.tagKey(tag), "m:"+writer)
+		}
+	})
+}
+
+// publish follows the scripts on the same connection, so that whoever hears of
+// the tags and asks finds them marked or bumped.
+func (r *redisStore) publish(p redis.Pipeliner, tags []string) {
+	if r.channel != "" {
+		p.Publish(context.Background(), r.channel, strings.Join(tags, tagSeparator))
+	}
+}
+
+// tagSeparator cannot be in a tag: see checkTag.
+const tagSeparator = "\x00"

@@ -1,0 +1,24 @@
+package cachehook
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+)
+
+// stamp is the random value that a tag has between two writes. Stamps have no
+// order and are never reused: after an eviction, a flush or a restart a tag gets
+// one that no entry can carry, which counters and clocks do not give.
+type stamp [16]byte
+
+// mint makes a stamp. crypto/rand cannot fail.
+func mint() (s stamp) {
+	rand.Read(s[:])
+	return s
+}
+
+func (s stamp) String() string { return hex.EncodeToString(s[:]) }
+
+// stampOf reads a stamp as it is stored; ok is false when it is none.
+func stampOf(b string) (s stamp, ok bool) {
+	return s, copy(s[:], b) == len(s) && len(b) == len(s)
+}

@@ -1,0 +1,34 @@
+package cachehook
+
+import (
+	"context"
+	"time"
+)
+
+// store is what processes share: the tags with their stamps and marks, and the
+// second level. Its methods block for at most the budget of Config.Timeout.
+type store interface {
+	// lookup reads the present stamps of tags in one round trip, minting those
+	// that are missing or whose mark has run out, and the entry of that name
+	// unless it is empty.
+	lookup(ctx context.Context, tags []string, entry string) (answer, error)
+	// fetch reads the entry alone.
+	fetch(ctx context.Context, entry string) (answer, error)
+	// put stores an entry.
+	put(ctx context.Context, entry string, payload []byte, ttl time.Duration) error
+	// mark says that a writer is about to commit. It has run out after a
+	// while, unless it is set again.
+	mark(ctx context.Context, tags []string, writer string) error
+	// bump gives the tags new stamps and takes the writer's mark away.
+	bump(ctx context.Context, tags []string, writer string) error
+	// unmark takes the writer's mark away: it did not commit.
+	unmark(ctx context.Context, tags []string, writer string) error
+}
+
+// answer is what the store knows.
+type answer struct {
+	stamps []stamp // in the order of the tags
+	marked bool    // a writer is about to commit, or just has
+	data   []byte  // the entry, nil if there is none
+	ttl    time.Duration
+}

@@ -1,0 +1,251 @@
+package cachehook
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/gorminfra/infra/internal/hook"
+	"github.com/gorminfra/infra/internal/sqltext"
+)
+
+// pending is a write between BeforeCommit and its outcome.
+type pending struct {
+	writer string // its name among the marks
+	tags   []string
+	cells  []*cell
+	schema bool
+	marked bool // Redis was asked to mark, whether or not it answered
+
+	mu    sync.Mutex // guards timer against ended
+	timer *time.Timer
+	ended bool
+}
+
+// pendingKey is where a transaction keeps it.
+type pendingKey struct{ c *Cache }
+
+// tagsOf returns what the statements change. It does not wait for the
+// catalogue: the transaction may hold the only connection.
+func (c *Cache) tagsOf(writes []*sqltext.Statement) (tags []string, schema bool) {
+	return c.catalog.get(context.Background(), false).writeTags(writes, c.cfg.Affects)
+}
+
+// hold begins a write of the tags in this process: nothing is served or filled
+// under them until release.
+func (c *Cache) hold(tags []string) []*cell {
+	cells := make([]*cell, len(tags))
+	for i, tag := range tags {
+		cells[i] = c.mirror.cell(tag, c.pins(tag))
+		cells[i].busy.Add(1)
+		if !c.mirror.local {
+			c.mirror.forget(cells[i])
+		}
+	}
+	return cells
+}
+
+// pins reports whether a tag's cell stays for good.
+func (c *Cache) pins(tag string) bool {
+	return tag == everyTag || tag == schemaTag || len(tag) > len(tablePrefix) && tag[:len(tablePrefix)] == tablePrefix
+}
+
+// release ends a hold. What was read before is void; where this process is the
+// truth the tags get their new stamps here.
+func (c *Cache) release(cells []*cell, changed bool) {
+	for _, cell := range cells {
+		if changed || !c.mirror.local {
+			c.mirror.forget(cell)
+		}
+		cell.busy.Add(-1)
+	}
+}
+
+// beforeCommit marks what a transaction has written.
+func (c *Cache) beforeCommit(ctx context.Context, t *hook.Txn) error {
+	tags, schema := c.tagsOf(t.Writes())
+	p := &pending{tags: tags, schema: schema}
+	p.cells = c.hold(tags)
+	t.SetValue(pendingKey{c}, p)
+	if c.store == nil {
+		return nil
+	}
+	p.writer = mint().String()
+	p.marked = true
+	if err := c.store.mark(context.WithoutCancel(ctx), tags, p.writer); err != nil {
+		if c.cfg.OnRedisFailure == FailWrite {
+			return fmt.Errorf("%w: %w", ErrInvalidation, err)
+		}
+		return nil
+	}
+	p.timer = time.AfterFunc(markTTL/2, func() { c.renew(p) })
+	return nil
+}
+
+// renew sets the mark again while a slow COMMIT runs.
+func (c *Cache) renew(p *pending) {
+	p.mu.Lock()
+	ended := p.ended
+	p.mu.Unlock()
+	if ended {
+		return
+	}
+	_ = c.store.mark(context.Background(), p.tags, p.writer) // counted by the guard
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ended {
+		p.timer.Reset(markTTL / 2)
+	}
+}
+
+func (p *pending) stopRenewing() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ended = true
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+}
+
+// transactionEnded gives the written tags new stamps, unless the transaction was
+// certainly rolled back.
+func (c *Cache) transactionEnded(t *hook.Txn, outcome hook.TxnOutcome) {
+	p, _ := t.Value(pendingKey{c}).(*pending)
+	t.SetValue(pendingKey{c}, (*pending)(nil))
+	if outcome == hook.RolledBack {
+		if p != nil {
+			c.rolledBack(p)
+		}
+		return
+	}
+	if p == nil {
+		// A commit that nobody was asked about before: its context had ended.
+		writes := t.Writes()
+		if len(writes) == 0 {
+			return
+		}
+		p = &pending{}
+		p.tags, p.schema = c.tagsOf(writes)
+		p.cells = c.hold(p.tags)
+	}
+	p.stopRenewing()
+	if p.schema {
+		c.catalog.forget()
+	}
+	_ = c.bump(p.tags, p.writer, p.cells)
+}
+
+func (c *Cache) rolledBack(p *pending) {
+	p.stopRenewing()
+	if p.marked {
+		// A mark that stays runs out, and costs its tags a new stamp.
+		_ = c.store.unmark(context.Background(), p.tags, p.writer)
+	}
+	c.release(p.cells, false)
+}
+
+// bump gives the tags new stamps. What Redis does not take is kept back in this
+// process, and said again until it does.
+func (c *Cache) bump(tags []string, writer string, cells []*cell) error {
+	c.counts.invalidations.Add(uint64(len(tags)))
+	if c.store != nil {
+		if err := c.store.bump(context.Background(), tags, writer); err != nil {
+			c.pending.add(tags, cells)
+			return err
+		}
+	}
+	c.release(cells, true)
+	return nil
+}
+
+// invalidate is bump for those who ask for it by hand.
+func (c *Cache) invalidate(tags []string) error {
+	if len(tags) == 0 || c.cfg.Disabled || c.closed.Load() {
+		return nil
+	}
+	if err := c.bump(tags, "", c.hold(tags)); err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalidation, err)
+	}
+	return nil
+}
+
+// quarantine holds the tags that Redis has not been told of.
+type quarantine struct {
+	mu    sync.Mutex // guards the rest
+	held  map[string][]*cell
+	added chan struct{} // made by the first; has one slot
+}
+
+func (q *quarantine) add(tags []string, cells []*cell) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.held == nil {
+		q.held = make(map[string][]*cell)
+	}
+	for i, tag := range tags {
+		q.held[tag] = append(q.held[tag], cells[i])
+	}
+	select {
+	case q.signalLocked() <- struct{}{}:
+	default:
+	}
+}
+
+func (q *quarantine) signalLocked() chan struct{} {
+	if q.added == nil {
+		q.added = make(chan struct{}, 1)
+	}
+	return q.added
+}
+
+func (q *quarantine) signal() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.signalLocked()
+}
+
+// take removes and returns what is held.
+func (q *quarantine) take() (tags []string, cells []*cell) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for tag, held := range q.held {
+		for _, cell := range held {
+			tags, cells = append(tags, tag), append(cells, cell)
+		}
+	}
+	q.held = nil
+	return tags, cells
+}
+
+func (q *quarantine) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.held)
+}
+
+const retryPause = 100 * time.Millisecond
+
+// retryLoop tells Redis what it could not be told, until ctx ends.
+func (c *Cache) retryLoop(ctx context.Context) {
+	added := c.pending.signal()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-added:
+		}
+		for ctx.Err() == nil && c.pending.len() > 0 {
+			tags, cells := c.pending.take()
+			if err := c.store.bump(context.Background(), compactTags(tags), ""); err == nil {
+				c.release(cells, true)
+				continue
+			}
+			c.pending.add(tags, cells)
+			select {
+			case <-ctx.Done():
+			case <-time.After(retryPause):
+			}
+		}
+	}
+}
