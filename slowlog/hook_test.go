@@ -3,6 +3,7 @@ package slowlog
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -434,5 +436,78 @@ func TestFastStatementAllocatesNothing(t *testing.T) {
 	r, ctx := recordOf("SELECT 1", time.Millisecond), context.Background()
 	if n := testing.AllocsPerRun(100, func() { l.Observe(ctx, r) }); n != 0 {
 		t.Fatalf("%v allocations", n)
+	}
+}
+
+func TestPlansAreDroppedWhenTooManyWait(t *testing.T) {
+	t.Parallel()
+	f := &fake{}
+	db := f.gorm(t, "postgres")
+	l := New(Config{Threshold: 1, Explain: Plan, Logger: discard})
+	hold := make(chan struct{})
+	asked := make(chan struct{}, 100)
+	if err := db.Use(l); err != nil {
+		t.Fatal(err)
+	}
+	l.planner = func(context.Context, *sql.Conn, *job, Mode) (*QueryPlan, error) {
+		asked <- struct{}{}
+		<-hold
+		return &QueryPlan{}, nil
+	}
+	run := func(i int) {
+		if err := db.Exec("SELECT * FROM t" + strconv.Itoa(i)).Error; err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(0)
+	<-asked // the worker is busy
+	for i := range explainQueue + 5 {
+		run(i + 1)
+	}
+	if s := l.Stats(); s.ExplainDropped != 5 || s.Entries != explainQueue+6 {
+		t.Fatalf("%+v", s)
+	}
+	close(hold)
+	until(t, "the plans", func() bool { return l.Stats().Explained == explainQueue+1 })
+	run(explainQueue + 5) // was dropped, and is due still
+	until(t, "the plan that was dropped", func() bool { return l.Stats().Explained == explainQueue+2 })
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s := l.Stats(); s.Unlogged != 0 {
+		t.Fatalf("lines were lost with the plans: %+v", s)
+	}
+}
+
+func TestPanicOfTheDriverEndsNothing(t *testing.T) {
+	t.Parallel()
+	f := &fake{}
+	db := f.gorm(t, "postgres")
+	l := use(t, db, Config{Threshold: 1, Explain: Plan})
+	l.planner = func(context.Context, *sql.Conn, *job, Mode) (*QueryPlan, error) { panic("boom") }
+	for i := range 2 {
+		if err := db.Exec("SELECT * FROM t" + strconv.Itoa(i)).Error; err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "both to fail", func() bool { return l.Stats().ExplainFailed == 2 })
+	if db, _ := db.DB(); db.Stats().InUse != 0 {
+		t.Fatal("the connection was not given back")
+	}
+}
+
+func TestUnknownDatabasesHaveNoPlans(t *testing.T) {
+	t.Parallel()
+	f := &fake{}
+	db := f.gorm(t, "sqlserver")
+	l := use(t, db, Config{Threshold: 1, Explain: Analyze})
+	if err := db.Exec("SELECT 1").Error; err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s := l.Stats(); s.Slow != 1 || len(f.asked("EXPLAIN")) != 0 {
+		t.Fatalf("%+v", s)
 	}
 }
