@@ -546,7 +546,7 @@ func whatCanBeRead(t *testing.T, b *bench) {
 		if took := time.Since(begun); took < timeout {
 			t.Errorf("%s took %v", what, took)
 		}
-		if what == "read" && (r.Waited < timeout || r.Waited > r.Duration) {
+		if r.Waited < timeout || r.Waited > r.Duration {
 			t.Errorf("%s: waited %v of %v", what, r.Waited, r.Duration)
 		}
 	}
