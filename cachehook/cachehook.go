@@ -55,6 +55,7 @@ type Cache struct {
 	floors  positions
 	pending quarantine
 	salt    string
+	varies  atomic.Bool // sessions have search paths of their own
 	counts  counters
 
 	every, schema *cell // the tags that every query depends on

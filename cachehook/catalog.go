@@ -37,6 +37,7 @@ type catalog struct {
 	schema stamp
 	loaded int64 // on the cache's clock
 
+	path      []string               // the schemas that a bare name is looked up in
 	relations map[string][]*relation // by name as sqltext folds it
 	volatile  map[string]bool        // the user's functions, by name and schema.name
 }
@@ -45,6 +46,7 @@ type catalog struct {
 type relation struct {
 	schema, name string
 	view         bool
+	temporary    bool
 	never        string      // why it cannot be cached, or ""
 	root         string      // tag: its own, or that of its whole family of partitions
 	reads        []*relation // a view's
@@ -89,19 +91,38 @@ func (c *catalog) readTags(tables []sqltext.Table) (tags []string, why string) {
 			tags = append(tags, tableTag(t.Name))
 			continue
 		}
-		switch found := c.find(t); len(found) {
-		case 0:
-			return nil, "unknown table " + t.String()
-		case 1:
-			if tags, why = found[0].readTags(tags, 0); why != "" {
-				return nil, why
-			}
-		default:
-			return nil, "table " + t.Name + " exists in several schemas and the statement names none"
+		r := c.read(t)
+		if r == nil {
+			return nil, "which table " + t.String() + " is meant is not known"
+		}
+		if tags, why = r.readTags(tags, 0); why != "" {
+			return nil, why
 		}
 	}
 	slices.Sort(tags)
 	return slices.Compact(tags), ""
+}
+
+// read returns the one relation that a statement reads, or nil when that cannot
+// be told.
+func (c *catalog) read(t sqltext.Table) *relation {
+	found := c.find(t)
+	if len(found) == 1 {
+		return found[0]
+	}
+	for _, r := range found {
+		if r.temporary { // of some session, perhaps of this one, and found first
+			return r
+		}
+	}
+	for _, schema := range c.path {
+		for _, r := range found {
+			if r.schema == schema {
+				return r
+			}
+		}
+	}
+	return nil
 }
 
 const maxViewDepth = 32
@@ -127,6 +148,17 @@ func (r *relation) readTags(tags []string, depth int) (_ []string, why string) {
 // edges are what a program declares: a write of a table that also changes
 // others, by a trigger. A table that is named there is understood.
 type edges map[string][]string
+
+// identify writes down which relations the names stand for.
+func (c *catalog) identify(b []byte, tables []sqltext.Table) []byte {
+	for _, t := range tables {
+		if r := c.read(t); r != nil {
+			t = sqltext.Table{Schema: r.schema, Name: r.name}
+		}
+		b = appendString(appendString(b, t.Schema), t.Name)
+	}
+	return b
+}
 
 // writeWalk collects the tags of everything that a write changes.
 type writeWalk struct {
@@ -260,21 +292,4 @@ func (c *catalog) writeTags(statements []*sqltext.Statement, declared edges) (ta
 		}
 	}
 	return slices.Sorted(maps.Keys(set)), schema
-}
-
-// describe writes the relations down, in one order.
-func (c *catalog) describe() string {
-	var b strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(c.relations)) {
-		lines := make([]string, 0, 1)
-		for _, r := range c.relations[name] {
-			tags, why := r.readTags(nil, 0)
-			slices.Sort(tags)
-			lines = append(lines, r.schema+"."+r.name+"="+strings.Join(slices.Compact(tags), ",")+";"+why)
-		}
-		slices.Sort(lines)
-		b.WriteString(strings.Join(lines, "\n"))
-		b.WriteByte('\n')
-	}
-	return b.String()
 }

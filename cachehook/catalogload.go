@@ -6,8 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/cespare/xxhash/v2"
 )
 
 const (
@@ -106,10 +104,4 @@ func (l *librarian) stop() {
 	l.stopped = true
 	l.mu.Unlock()
 	l.running.Wait()
-}
-
-// seal makes the catalogue's space cover what it says of relations: instances
-// that see another graph do not share entries.
-func (c *catalog) seal() {
-	c.space = fmt.Sprintf("%s|%016x", c.space, xxhash.Sum64String(c.describe()))
 }

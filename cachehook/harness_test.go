@@ -74,13 +74,27 @@ func (o *observer) count(out hook.Outcome) int {
 	return o.outcomes[out]
 }
 
-// database makes a database with the table of products.
+var schemas struct {
+	once sync.Once
+	dsn  string
+	n    atomic.Int64
+}
+
+// database makes a schema with the table of products in the package's database,
+// and returns the DSN that has it as its search path.
 func database(t testing.TB) string {
 	t.Helper()
 	testbed.RequirePostgres(t)
 	cluster := testbed.SharedCluster(t)
-	name := cluster.NewDatabase(t)
-	dsn := cluster.Primary().DSN(name)
+	schemas.once.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		must(t, cluster.CreateDatabase(ctx, "cachehook"))
+		schemas.dsn = cluster.Primary().DSN("cachehook")
+	})
+	schema := fmt.Sprintf("s%d", schemas.n.Add(1))
+	exec(t, schemas.dsn, "CREATE SCHEMA "+schema)
+	dsn := schemas.dsn + "&search_path=" + schema
 	exec(t, dsn, `CREATE TABLE products (id bigint PRIMARY KEY, name text, price bigint)`,
 		`INSERT INTO products SELECT i, 'p' || i, i * 10 FROM generate_series(1, 100) i`)
 	return dsn
@@ -226,5 +240,3 @@ func eachMode(t *testing.T, f func(t *testing.T, cfg Config)) {
 		f(t, Config{Redis: rdb, Name: name, Lease: RevalidateAlways})
 	})
 }
-
-var _ = fmt.Sprint

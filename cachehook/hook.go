@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"time"
 
 	"gorm.io/gorm"
@@ -68,6 +69,7 @@ type part struct{ c *Cache }
 var (
 	_ hook.Server      = part{}
 	_ hook.TxnObserver = part{}
+	_ hook.Observer    = part{}
 	_ hook.Meter       = part{}
 )
 
@@ -99,6 +101,19 @@ func (p part) BeforeCommit(ctx context.Context, t *hook.Txn) error { return p.c.
 
 // Ended implements hook.TxnObserver.
 func (p part) Ended(t *hook.Txn, outcome hook.TxnOutcome) { p.c.transactionEnded(t, outcome) }
+
+// Observe implements hook.Observer. A SET outlives its statement on one
+// connection of the pool; from then on a bare name of several schemas' tables
+// means nothing certain.
+func (p part) Observe(_ context.Context, r *hook.Record) {
+	if r.Text == nil || !r.Text.Session || p.c.varies.Load() {
+		return
+	}
+	if strings.Contains(strings.ToLower(r.SQL), "search_path") && !p.c.varies.Swap(true) {
+		p.c.catalog.forget()
+		p.c.cfg.Logger.Info("cachehook: a session's search_path was changed: tables whose name is in several schemas are cached no more where a statement does not name the schema")
+	}
+}
 
 // positioner returns the router's ability to tell WAL positions, or nil.
 func (c *Cache) positioner() positioner {
@@ -132,7 +147,9 @@ func (c *Cache) readCatalog(ctx context.Context) (cat *catalog, err error) {
 		return nil, err
 	}
 	cat.schema = s
-	cat.seal()
+	if c.varies.Load() {
+		cat.path = nil
+	}
 	return cat, nil
 }
 

@@ -23,6 +23,8 @@ const pgIdentity = `SELECT current_database() || '|' || session_user || '|' || c
 
 const pgSystem = `SELECT system_identifier::text FROM pg_catalog.pg_control_system()`
 
+const pgPath = `SELECT schema FROM unnest(pg_catalog.current_schemas(true)) WITH ORDINALITY AS p(schema, n) ORDER BY n`
+
 const pgRelations = `SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relrowsecurity,
 	CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) ELSE '' END,
 	EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D')
@@ -53,8 +55,17 @@ func readPostgres(ctx context.Context, q querier) (*catalog, error) {
 	_ = each(ctx, q, pgSystem, func(scan func(...any) error) error { return scan(&system) })
 	c.space = "postgres|" + system + "|" + c.space
 
+	err := each(ctx, q, pgPath, func(scan func(...any) error) error {
+		var schema string
+		err := scan(&schema)
+		c.path = append(c.path, schema)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
 	byOID := make(map[int64]*relation)
-	err := each(ctx, q, pgRelations, func(scan func(...any) error) error {
+	err = each(ctx, q, pgRelations, func(scan func(...any) error) error {
 		var oid int64
 		var kind, persistence, definition string
 		var policies bool
@@ -113,10 +124,11 @@ func readPostgres(ctx context.Context, q querier) (*catalog, error) {
 
 // describe notes what kind of relation it is.
 func (r *relation) describe(kind, persistence string, policies bool, definition string) {
+	r.temporary = persistence == "t"
 	switch {
 	case policies:
 		r.never = "table " + r.name + " has row-level security"
-	case persistence == "t":
+	case r.temporary:
 		r.never = "table " + r.name + " is temporary"
 	case kind == "f":
 		r.never = "table " + r.name + " belongs to another server"

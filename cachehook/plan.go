@@ -15,6 +15,7 @@ type plan struct {
 	catalog *catalog
 	cells   []*cell // everyTag, schemaTag, the tables' tags
 	tags    []string
+	lead    []byte // of every key: the database, the text, and what its names mean
 	why     string // why it cannot be cached, or ""
 }
 
@@ -27,7 +28,7 @@ type plans struct {
 }
 
 // plan returns the plan of a cacheable text.
-func (c *Cache) plan(text *sqltext.Statement, cat *catalog) *plan {
+func (c *Cache) plan(sql string, text *sqltext.Statement, cat *catalog) *plan {
 	slot := &c.plans.slots[text.Fingerprint%planSlots]
 	if p := slot.Load(); p != nil && p.text == text && p.catalog == cat {
 		return p
@@ -36,6 +37,11 @@ func (c *Cache) plan(text *sqltext.Statement, cat *catalog) *plan {
 	var tables []string
 	if tables, p.why = cat.readTags(text.Reads); p.why == "" {
 		p.cells, p.tags = c.tableCells(tables)
+		p.lead = appendString(appendString([]byte{'q'}, cat.space), sql)
+		p.lead = cat.identify(p.lead, text.Reads)
+		for _, tag := range p.tags {
+			p.lead = appendString(p.lead, tag)
+		}
 	}
 	slot.Store(p)
 	return p

@@ -20,9 +20,8 @@ const unstorableFor = 10 * time.Second
 
 // queryKey writes the key of a statement to b. It reports false when an argument
 // cannot be told from its look.
-func queryKey(b []byte, space string, r *hook.Record, ttl time.Duration, own []string) ([]byte, bool) {
-	b = appendString(append(b, 'q'), space)
-	b = appendString(b, r.SQL)
+func queryKey(b []byte, p *plan, r *hook.Record, ttl time.Duration, own []string) ([]byte, bool) {
+	b = append(b, p.lead...)
 	dest := "rows"
 	if r.Chain == hook.Query && r.DB.Statement.Dest != nil {
 		dest = reflect.TypeOf(r.DB.Statement.Dest).String()
@@ -52,13 +51,13 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 	if cat == nil {
 		return c.through(ctx, r, reasonCatalog)
 	}
-	p := c.plan(r.Text, cat)
+	p := c.plan(r.SQL, r.Text, cat)
 	if p.why != "" {
 		return c.through(ctx, r, reasonTable)
 	}
 	buf := keyBuffers.Get().(*[]byte)
 	defer func() { keyBuffers.Put(buf) }()
-	key, ok := queryKey((*buf)[:0], cat.space, r, ttl, o.tags)
+	key, ok := queryKey((*buf)[:0], p, r, ttl, o.tags)
 	*buf = key
 	if !ok {
 		return c.through(ctx, r, reasonArgument)
