@@ -43,7 +43,7 @@ var behaviours = map[string][]scenario{}
 func TestBehaviours(t *testing.T) {
 	t.Parallel()
 	cluster := testbed.SharedCluster(t)
-	for i := 1; i <= 12; i++ {
+	for i := 1; i <= 15; i++ {
 		number := fmt.Sprintf("G%02d", i)
 		t.Run(number, func(t *testing.T) {
 			t.Parallel()
@@ -111,12 +111,13 @@ func compareTranscripts(t *testing.T, want, got *env) {
 // env is what a scenario runs in.
 type env struct {
 	*place
-	t       *testing.T
-	variant string
-	db      *gorm.DB
-	part    *part     // nil for bare GORM and for the whole plugin
-	hub     *hook.Hub // nil for bare GORM
-	waits   bool      // replicas have to catch up with what GORM did not write
+	t          *testing.T
+	variant    string
+	db         *gorm.DB
+	part       *part     // nil for bare GORM and for the whole plugin
+	hub        *hook.Hub // nil for bare GORM
+	waits      bool      // replicas have to catch up with what GORM did not write
+	removePart func()    // takes the part out
 
 	mu    sync.Mutex // guards lines
 	lines []string

@@ -23,7 +23,7 @@ func (r *Record) passGates(ctx context.Context) error {
 	}
 	for _, g := range r.stages.gates {
 		if err := g.Gate(ctx, r); err != nil {
-			r.Outcome, r.Err = Refused, err
+			r.Outcome, r.Node, r.Err = Refused, nil, err
 			return err
 		}
 	}
@@ -62,7 +62,7 @@ func (r *Record) charge(ctx context.Context) error {
 	}
 	for _, c := range r.stages.chargers {
 		if err := c.Charge(ctx, r); err != nil {
-			r.Outcome, r.Err = Refused, err
+			r.Outcome, r.Node, r.Err = Refused, nil, err
 			return err
 		}
 	}

@@ -34,6 +34,6 @@ func useHooked(t *testing.T, e *env) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.part, e.hub = p, hub
+	e.part, e.hub, e.removePart = p, hub, remove
 	t.Cleanup(remove)
 }
