@@ -230,6 +230,11 @@ func (a *router) Retry(ctx context.Context, rec *hook.Record, err error) *hook.N
 		}
 	}
 	q.exclude = failed
+	// There is no third attempt, and replicas may fall together: the primary is
+	// the surest, and statements that were under way are not many.
+	if !q.toPrimary && !failed.primary && r.primary.valid.Load() >= r.now() && optionsOf(ctx).priority != Background {
+		q.toPrimary, q.why = true, reasonRetry
+	}
 	n, why := r.decide(&q)
 	if n == failed || r.refuse(ctx, n, why) != nil {
 		return nil

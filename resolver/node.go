@@ -18,6 +18,7 @@ type node struct {
 	ours   *sql.DB                   // what we opened and close, or nil
 	watch  watcher                   // the probe's connection, its goroutine's own
 	min    int                       // connections that are kept open
+	idle   int                       // the most that may be idle; 0: not set by us
 	kick   chan struct{}             // asks for a probe at once
 
 	// usable: in rotation and of the right role and history.

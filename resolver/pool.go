@@ -24,12 +24,22 @@ func (r *Resolver) applyPool(n *node, db *sql.DB) {
 	if p.Max > 0 {
 		db.SetMaxOpenConns(p.Max)
 		db.SetMaxIdleConns(p.Max) // IdleTimeout takes what is too much, and not each lull
+		n.idle = p.Max
 	}
 	if p.IdleTimeout != 0 {
 		db.SetConnMaxIdleTime(max(p.IdleTimeout, 0))
 	}
 	if p.MaxLifetime != 0 {
 		db.SetConnMaxLifetime(jittered(max(p.MaxLifetime, 0)))
+	}
+}
+
+// flush closes the idle connections of a node that was lost and answers again.
+// They died with it, and each would cost the node another ejection.
+func (r *Resolver) flush(n *node) {
+	if db := n.db.Load(); db != nil && n.idle > 0 {
+		db.SetMaxIdleConns(-1)
+		db.SetMaxIdleConns(n.idle)
 	}
 }
 

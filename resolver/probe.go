@@ -55,6 +55,12 @@ func (r *Resolver) pause(spent int64) time.Duration {
 	return time.Duration(max(interval-rand.Int64N(interval/5+1)-spent, 0))
 }
 
+func (r *Resolver) wasLost(n *node) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !n.health.in && n.health.ejections > 0
+}
+
 // probe asks n once.
 func (r *Resolver) probe(n *node, timeout time.Duration) bool {
 	ctx, cancel := context.WithTimeout(r.ctx, timeout)
@@ -82,6 +88,9 @@ func (r *Resolver) probe(n *node, timeout time.Duration) bool {
 		// The connection may outlive the server's time as the primary, while
 		// the same address leads to another one by now.
 		n.watch.drop()
+	}
+	if r.wasLost(n) {
+		r.flush(n)
 	}
 	r.took(n, id, rd, sent)
 	return true
