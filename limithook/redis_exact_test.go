@@ -424,3 +424,29 @@ func TestVeryLargeLimitAndCost(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestRedisWithoutRoomForgetsNoCharge(t *testing.T) {
+	t.Parallel()
+	const room, users, limit = 4, 30, 3
+	l := testLimiter(t, onRedis(t, Config{PerUser: Per(limit, time.Hour), MaxKeys: room}), monotonic)
+	admitted := make([]int, users)
+	for range limit + 2 {
+		for u := range users {
+			d, err := l.Decide(as(fmt.Sprint(u)), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d.Allowed {
+				admitted[u]++
+			}
+			if keys := l.Stats().Keys; keys > room {
+				t.Fatalf("%d identities held, room for %d", keys, room)
+			}
+		}
+	}
+	for u, n := range admitted {
+		if n != limit {
+			t.Errorf("user %d was admitted %d times, limit %d", u, n, limit)
+		}
+	}
+}
