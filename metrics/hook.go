@@ -57,26 +57,22 @@ func (m *Metrics) Initialize(db *gorm.DB) error {
 
 // Observe implements hook.Observer.
 func (rec *recorder) Observe(_ context.Context, r *hook.Record) {
-	s := statement{duration: r.Duration, waited: r.Waited, retries: r.Retries, table: tableOf(r)}
+	s := statement{outcome: outcomes[r.Outcome], duration: r.Duration, waited: r.Waited, retries: r.Retries}
+	if s.outcome == refused { // possibly before there was any text
+		rec.statement(&s)
+		return
+	}
+	if s.class = classOf(r.Err); s.class != classNone {
+		s.outcome = failed
+	} else if r.Background {
+		s.outcome = background
+	}
+	s.table = tableOf(r)
 	if r.Text != nil {
 		s.operation = r.Text.Operation
 	}
 	if r.Node != nil {
 		s.node = r.Node.Name
-	}
-	class := classNone
-	if r.Outcome != hook.Refused {
-		class = classOf(r.Err)
-	}
-	switch {
-	case r.Outcome == hook.Refused:
-		s.outcome = refused
-	case class != classNone:
-		s.outcome, s.class = failed, class
-	case r.Background:
-		s.outcome = background
-	default:
-		s.outcome = outcomes[r.Outcome]
 	}
 	rec.statement(&s)
 }
