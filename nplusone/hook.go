@@ -83,7 +83,7 @@ func (o observer) Observe(ctx context.Context, r *hook.Record) {
 		bulk:   r.Text.Operation == sqltext.Insert && inserted(r) > 1,
 	}
 	if o.cfg.Development || t.detail {
-		e.site, e.samples = siteOf(r.Callers(), hook.Plumbing), true
+		e.site, e.samples = siteOfRecord(r), true
 	}
 	if r.Schema != nil {
 		e.model = r.Schema
@@ -98,6 +98,13 @@ func (o observer) Observe(ctx context.Context, r *hook.Record) {
 		}
 	}
 	t.note(&e)
+}
+
+func siteOfRecord(r *hook.Record) *site {
+	if r.Chain == hook.Row {
+		return siteOf(r.Callers(), hook.Plumbing) // kept when it began
+	}
+	return siteHere()
 }
 
 // failed reports whether the statement did not answer: not finding a record is

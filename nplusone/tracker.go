@@ -13,8 +13,8 @@ import (
 // of a known shape and place is always counted; one that finds no room is
 // counted as dropped.
 const (
-	maxGroups    = 1 << 9
-	maxTextBytes = 256 << 10 // of statements that groups hold on to
+	maxGroups    = 1 << 10
+	maxTextBytes = 512 << 10 // of statements that groups hold on to
 	maxSeen      = 12_000    // parameter tuples told apart
 	maxSamples   = 64 << 10  // bytes of parameter samples
 	maxReasons   = 8         // reasons of Ignore told apart
