@@ -1,0 +1,126 @@
+package infra
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"unicode"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/gorminfra/infra/cachehook"
+	"github.com/gorminfra/infra/limithook"
+	"github.com/gorminfra/infra/metrics"
+	"github.com/gorminfra/infra/nplusone"
+	"github.com/gorminfra/infra/resolver"
+	"github.com/gorminfra/infra/slowlog"
+)
+
+// Config says what the plugin does. The zero value is safe: no replica, nothing
+// cached, nothing limited, slow statements kept from 100 ms on without their
+// plans, N+1 looked for inside scopes only, nothing exported. Every part has a
+// field Disabled that takes it out altogether.
+//
+// Name, Redis, Logger and Development are handed down to each part that does
+// not set its own.
+type Config struct {
+	// Name sets this database apart from others of the process: it is the
+	// namespace of all keys in Redis and the label "db" of all metrics. All
+	// instances of one service must use the same. At most 64 bytes, without
+	// braces, blanks and control characters. Default "default".
+	Name string
+	// Development turns on what helps while programming and costs or reveals
+	// too much in production: call sites, samples of parameters in findings,
+	// and the debug headers of Middleware.
+	Development bool
+	// Redis shares cache and limits between instances. Nil: a single process,
+	// all in memory. The caller owns it and closes it after the plugin.
+	Redis redis.UniversalClient
+	// Logger receives what the plugin has to say. Default slog.Default().
+	Logger *slog.Logger
+
+	Resolver resolver.Config
+	Cache    cachehook.Config
+	Limits   limithook.Config
+	NPlusOne nplusone.Config
+	SlowLog  slowlog.Config
+	Metrics  metrics.Config
+	HTTP     HTTP
+}
+
+// HTTP says what Middleware does beyond opening a scope.
+type HTTP struct {
+	// Requests limits requests, each user's and all together, apart from the
+	// statements that they run: PerUser, Global and Anonymous are used, the rest
+	// is taken from Config.Limits. Zero: requests are not limited.
+	Requests RequestLimits
+	// Route names a request in reports, logs and metrics; it must have few
+	// values, never the raw path. Default: the pattern that http.ServeMux
+	// matched, or the method alone.
+	Route func(*http.Request) string
+}
+
+// RequestLimits are limits of requests.
+type RequestLimits struct {
+	PerUser limithook.Limit
+	Global  limithook.Limit
+}
+
+// maxName is the longest Config.Name in bytes.
+const maxName = 64
+
+// withDefaults returns a copy in which the parts have what the plugin hands
+// down to them.
+func (c Config) withDefaults() Config {
+	c.Name = cmp.Or(c.Name, "default")
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	for _, name := range []*string{&c.Resolver.Name, &c.Cache.Name, &c.Limits.Name, &c.SlowLog.Name, &c.Metrics.Name} {
+		*name = cmp.Or(*name, c.Name)
+	}
+	for _, l := range []**slog.Logger{&c.Resolver.Logger, &c.Cache.Logger, &c.Limits.Logger, &c.NPlusOne.Logger, &c.SlowLog.Logger} {
+		if *l == nil {
+			*l = c.Logger
+		}
+	}
+	if c.Cache.Redis == nil {
+		c.Cache.Redis = c.Redis
+	}
+	if c.Limits.Redis == nil {
+		c.Limits.Redis = c.Redis
+	}
+	if c.SlowLog.User == nil {
+		c.SlowLog.User = func(ctx context.Context) string { id, _ := limithook.User(ctx); return id }
+	}
+	c.NPlusOne.Development = c.NPlusOne.Development || c.Development
+	return c
+}
+
+// Validate reports every fault of the configuration at once, each with field,
+// value and rule. It touches nothing; Initialize calls it first.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var errs []error
+	if len(c.Name) > maxName || strings.ContainsFunc(c.Name, func(r rune) bool {
+		return r == '{' || r == '}' || unicode.IsSpace(r) || !unicode.IsPrint(r)
+	}) {
+		errs = append(errs, fmt.Errorf("infra: Name is %q: must be at most %d bytes without braces, blanks and control characters", c.Name, maxName))
+	}
+	errs = append(errs,
+		c.Resolver.Validate(), c.Cache.Validate(), c.Limits.Validate(), c.requestLimits().Validate(),
+		c.NPlusOne.Validate(), c.SlowLog.Validate(), c.Metrics.Validate())
+	return errors.Join(errs...)
+}
+
+// requestLimits is the configuration of the limiter of requests.
+func (c Config) requestLimits() limithook.Config {
+	l := c.Limits
+	l.PerUser, l.Global = c.HTTP.Requests.PerUser, c.HTTP.Requests.Global
+	l.Name += ":http"
+	return l
+}

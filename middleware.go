@@ -1,0 +1,115 @@
+package infra
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gorminfra/infra/internal/scope"
+	"github.com/gorminfra/infra/limithook"
+)
+
+// The debug headers, written while Config.Development is set. They tell what had
+// happened when the handler sent its header.
+const (
+	HeaderQueryCount = "X-Query-Count"      // statements of the request
+	HeaderNPlusOne   = "X-Query-N-Plus-One" // findings of the request
+	HeaderCache      = "X-Cache"            // "hit", "miss" or "hit=2, miss=1"
+	HeaderPool       = "X-DB-Pool"          // "primary=1, r1=3": statements by node
+)
+
+// Middleware opens a scope for each request: its statements see the request's own
+// writes, are counted together, and are charged to whom Config.Limits.Identity
+// names. A request above Config.HTTP.Requests is answered with 429. When a
+// statement was refused by a limit and the handler then answers with a status of
+// 500 or above, the answer becomes the 429 (or the 503 of a limiter that cannot
+// decide) that WriteLimited gives; so a handler need not know of limits.
+//
+// Nested Middlewares join one scope. Flush, Hijack, http.ResponseController and
+// panics pass through.
+func (p *Plugin) Middleware(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, s, joined := scope.Begin(r.Context(), r.Method)
+		if joined {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if p.cfg.Limits.Identity != nil {
+			if id := p.cfg.Limits.Identity(r); id != "" {
+				ctx = limithook.WithUser(ctx, id)
+			}
+		}
+		r = r.WithContext(ctx)
+		rw := newResponse(w, p, r, s)
+		defer func() {
+			s.SetName(p.route(r))
+			s.End()
+			p.nplusone.Finish(s)
+			p.metrics.ObserveRequest(s.Name(), elapsed(s), rw.code())
+		}()
+		if l := p.requests.Load(); l != nil {
+			d, err := l.Decide(ctx, 1)
+			if err != nil {
+				return // the client has gone
+			}
+			if !d.Allowed {
+				limithook.WriteRefusal(rw, r, refusal(d))
+				return
+			}
+			limithook.SetHeaders(w.Header(), d)
+		}
+		next.ServeHTTP(rw.outer, r)
+		rw.finish()
+	})
+}
+
+// WriteLimited answers a request whose statement was refused by a limit: 429 with
+// X-RateLimit-Limit, -Remaining and -Reset, Retry-After and a body of type
+// application/problem+json; 503 when the limiter could not decide. It reports
+// false, and writes nothing, when err is no such refusal.
+func WriteLimited(w http.ResponseWriter, r *http.Request, err error) bool {
+	return limithook.WriteLimited(w, r, err)
+}
+
+func refusal(d limithook.Decision) *limithook.Error {
+	return &limithook.Error{
+		Scope: d.Scope, Limit: d.Limit, Window: d.Window, Remaining: d.Remaining,
+		RetryAfter: d.RetryAfter, Reset: time.Now().Add(d.RetryAfter),
+	}
+}
+
+// route names the request, once its handler has run and the pattern is known.
+func (p *Plugin) route(r *http.Request) string {
+	if p.cfg.HTTP.Route != nil {
+		return p.cfg.HTTP.Route(r)
+	}
+	switch {
+	case r.Pattern == "":
+		return r.Method
+	case strings.Contains(r.Pattern, " "):
+		return r.Pattern
+	}
+	return r.Method + " " + r.Pattern
+}
+
+// debugHeaders tells what the scope has cost so far.
+func (p *Plugin) debugHeaders(h http.Header, s *scope.Scope) {
+	t := totalsSlot.Get(s).snapshot()
+	h.Set(HeaderQueryCount, strconv.Itoa(t.Statements))
+	h.Set(HeaderNPlusOne, strconv.Itoa(p.nplusone.Count(s)))
+	hits, misses := t.CacheHits(), t.Statements-t.CacheHits()-t.Refused
+	switch {
+	case hits == 0:
+		h.Set(HeaderCache, "miss")
+	case misses == 0:
+		h.Set(HeaderCache, "hit")
+	default:
+		h.Set(HeaderCache, fmt.Sprintf("hit=%d, miss=%d", hits, misses))
+	}
+	if pools := t.pools(); pools != "" {
+		h.Set(HeaderPool, pools)
+	}
+	h.Add("Server-Timing", fmt.Sprintf("db;dur=%.3f", float64(t.DatabaseTime)/float64(time.Millisecond)))
+}
