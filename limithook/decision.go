@@ -43,6 +43,8 @@ func (l *Limiter) decision(s *subject, o *outcome) Decision {
 		return Decision{
 			Scope: ScopeUnavailable, RetryAfter: recheck, Degraded: o.degraded, Waited: time.Duration(o.waited), cause: o.cause,
 		}
+	case o.degraded && l.cfg.OnRedisFailure == Open: // no limit was asked
+		return Decision{Allowed: true, Degraded: true, Waited: time.Duration(o.waited)}
 	case user && (o.ok || o.user.wait >= o.global.wait):
 		return l.of(ScopeUser, o)
 	}
@@ -54,6 +56,9 @@ func (l *Limiter) of(scope Scope, o *outcome) Decision {
 	limit, at := l.cfg.Global, &o.global
 	if scope == ScopeUser {
 		limit, at = l.cfg.PerUser, &o.user
+	}
+	if o.degraded {
+		limit = part(limit, l.cfg.Instances)
 	}
 	return Decision{
 		Allowed: o.ok, Scope: scope, Limit: limit.Max, Window: limit.Window, Remaining: at.remaining,

@@ -2,8 +2,11 @@
 // database: never more than a stated number in any sliding window, exactly,
 // in one process or in any number of them that share a Redis.
 //
-// A [Limiter] decides; it knows nothing of GORM and may be used for anything
-// else that is to be limited.
+// [Limits] is the plugin of GORM: it charges each statement to the user of its
+// context (see [WithUser]) and refuses it with an [*Error] before anything is
+// sent. A [Limiter] decides; it knows nothing of GORM and may be used for
+// anything else that is to be limited, such as requests. [SetHeaders] and
+// [WriteRefusal] tell HTTP clients.
 package limithook
 
 import (
@@ -11,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 )
 
 // maxCost is the highest cost of one request. Charging is linear in it, on
@@ -170,11 +172,12 @@ func (l *Limiter) Info(ctx context.Context, user string) (Decision, error) {
 	if err != nil {
 		return Decision{}, err
 	}
-	if !l.limitsUser(s) || o.cause != nil {
-		return l.decision(s, &o), nil
+	d := l.decision(s, &o)
+	if d.Scope == ScopeGlobal && l.limitsUser(s) { // which would refuse, but was not asked for
+		retry := d.RetryAfter
+		d = l.of(ScopeUser, &o)
+		d.RetryAfter = retry
 	}
-	d := l.of(ScopeUser, &o)
-	d.RetryAfter = time.Duration(max(o.user.wait, o.global.wait))
 	return d, nil
 }
 

@@ -255,7 +255,7 @@ func TestLeasesAreReturnedOnCloseAndLostInACrashForOneWindow(t *testing.T) {
 	if before[0] < 2 || before[1] < 2 {
 		t.Fatalf("%v units are leased: nothing tested", before)
 	}
-	held := closed.store.(*shared).held("a")
+	held := closed.store.(*shared).held()
 	if err := closed.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -282,9 +282,9 @@ func TestLeasesAreReturnedOnCloseAndLostInACrashForOneWindow(t *testing.T) {
 	}
 }
 
-// held is what is leased and not spent, of a user's and of the global limit.
-func (s *shared) held(user string) [2]int {
-	sub := newSubject("u:", user)
+// held is what is leased and not spent, of user a's and of the global limit.
+func (s *shared) held() [2]int {
+	sub := newSubject("u:", "a")
 	sh := s.shard(&sub)
 	s.lock(sh)
 	defer s.unlock(sh)

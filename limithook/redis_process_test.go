@@ -57,7 +57,7 @@ func TestChildProcess(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	fmt.Printf("admitted %d\n", l.Stats().Admitted)
+	fmt.Fprintf(os.Stdout, "admitted %d\n", l.Stats().Admitted)
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	_ = l.Close()
 }
