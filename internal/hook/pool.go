@@ -97,7 +97,15 @@ func (p *Pool) BeginTx(ctx context.Context, opts *sql.TxOptions) (gorm.ConnPool,
 			return (*Tx)(nil), err
 		}
 	}
-	return beginTx(ctx, st, node, node.physical, opts)
+	tx, err := beginTx(ctx, st, node, node.physical, opts)
+	if err != nil {
+		if t, ok := st.router.(TxRetrier); ok {
+			if again := t.RetryTx(ctx, node, opts, p.hint, err); again != nil {
+				return beginTx(ctx, st, again, again.physical, opts)
+			}
+		}
+	}
+	return tx, err
 }
 
 // GetDBConn returns the primary's *sql.DB, for db.DB().

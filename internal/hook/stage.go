@@ -127,3 +127,28 @@ func (h *Hub) Positioner() Positioner {
 	p, _ := h.stages.Load().router.(Positioner)
 	return p
 }
+
+// TxRetrier is an optional ability of a Router.
+type TxRetrier interface {
+	// RetryTx chooses another node for a transaction that could not begin on
+	// node, or returns nil. Nothing has run in it; it is asked at most once.
+	RetryTx(ctx context.Context, node *Node, opts *sql.TxOptions, hint Hint, err error) *Node
+}
+
+// OutcomeTeller is an optional ability of a Router.
+type OutcomeTeller interface {
+	// OutcomeUnknown returns the caller's error for a write or a COMMIT that was
+	// sent and may have happened, although err came back. It wraps err.
+	OutcomeUnknown(err error) error
+}
+
+// outcomeError lets the router name what err leaves open.
+func (st *stages) outcomeError(ctx context.Context, outcome TxnOutcome, err error) error {
+	if err == nil || outcome != Unknown || err == ctx.Err() { //nolint:errorlint // bare, it is database/sql's own: nothing was sent
+		return err
+	}
+	if t, ok := st.router.(OutcomeTeller); ok {
+		return t.OutcomeUnknown(err)
+	}
+	return err
+}

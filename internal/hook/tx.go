@@ -142,7 +142,7 @@ func (t *Tx) Commit() error {
 		outcome = RolledBack
 	}
 	t.txn.end(outcome)
-	return err
+	return t.txn.stages.outcomeError(t.txn.Context, outcome, err)
 }
 
 // Rollback rolls back.
