@@ -10,7 +10,6 @@ import (
 	"gorm.io/gorm"
 
 	"github.com/gorminfra/infra/internal/hook"
-	"github.com/gorminfra/infra/internal/scope"
 )
 
 // Access says what a [Conn] is for.
@@ -64,12 +63,8 @@ func (r *Resolver) Conn(ctx context.Context, access Access) (*Conn, error) {
 	}
 	c := &Conn{pool: pool, access: access}
 	if access == Read && r.live.Load() {
-		s := scope.From(ctx)
-		if s != nil && s.Ended() {
-			s = nil
-		}
 		var q question
-		r.ask(&q, optionsOf(ctx), hook.Hint{}, s)
+		r.ask(&q, optionsOf(ctx), hook.Hint{}, openScope(ctx))
 		if n, why := r.decide(&q); why == reasonReplica {
 			c.node.Store(n)
 		}

@@ -15,6 +15,11 @@ import (
 // server that stands for it says that it is a standby. Nothing was sent.
 var ErrNoPrimary = errors.New("resolver: no primary")
 
+// ErrOutcomeUnknown is wrapped by the error of a write or a COMMIT that was sent
+// when the connection broke, or the context ended, before the answer came: it
+// may have happened. It is never sent again. The driver's error is wrapped too.
+var ErrOutcomeUnknown = errors.New("resolver: outcome unknown")
+
 // ErrBusy is returned for a [Background] read when no replica is fit for it and
 // the primary has no connections to spare. Nothing was sent.
 var ErrBusy = errors.New("resolver: no replica is fit and the primary is busy")

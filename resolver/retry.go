@@ -1,0 +1,95 @@
+package resolver
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/gorminfra/infra/internal/hook"
+)
+
+// Retry implements hook.Router.
+func (a *router) Retry(ctx context.Context, rec *hook.Record, err error) *hook.Node {
+	r := a.r
+	failed := r.nodeOf(rec.Node)
+	if failed == nil {
+		return nil
+	}
+	f := failureOf(err, true)
+	if ctx.Err() != nil {
+		f = noFailure
+	}
+	r.blame(failed, f, err)
+	if rec.Access != hook.ReadOnly || f == noFailure && r.live.Load() || f == conflict && failed.primary {
+		return nil
+	}
+	if !r.live.Load() { // our Close may have closed the replica under the statement
+		if failed.primary {
+			return nil
+		}
+		return r.again(rec, r.primary)
+	}
+	q, qerr := r.questionOf(ctx, rec)
+	if qerr != nil {
+		return nil
+	}
+	if q.favourite == failed {
+		q.favourite = nil
+		if q.favour == reasonPreload { // another replica may be behind the parent
+			q.toPrimary, q.why = true, reasonPreload
+		}
+	}
+	q.exclude = failed
+	// There is no third attempt, and replicas may fall together: the primary is
+	// the surest, and statements that were under way are not many.
+	if !q.toPrimary && !failed.primary && r.primary.valid.Load() >= r.now() && optionsOf(ctx).priority != Background {
+		q.toPrimary, q.why = true, reasonRetry
+	}
+	n, why := r.decide(&q)
+	if n == failed || r.refuse(ctx, n, why) != nil {
+		return nil
+	}
+	return r.again(rec, n)
+}
+
+func (r *Resolver) again(rec *hook.Record, n *node) *hook.Node { return r.send(rec, n, reasonRetry) }
+
+// blame notes what a statement met on a node.
+func (r *Resolver) blame(n *node, f failure, err error) {
+	if f == refused || f == timedOut || f == saturated {
+		n.connErrors.Add(1)
+	}
+	if f == refused && r.live.Load() && len(r.replicas) > 0 {
+		r.suspect(n, f, err, false)
+	}
+}
+
+// Done implements hook.Router.
+func (a *router) Done(rec *hook.Record, hn *hook.Node, err error, d time.Duration) {
+	n := a.r.nodeOf(hn)
+	if n == nil {
+		return
+	}
+	n.inFlight.Add(-1)
+	switch {
+	case err != nil:
+		// What failed before a row came has been blamed by Retry. Later, an EOF
+		// may as well be a decoder's.
+		if rec.Context.Err() == nil {
+			a.r.blameLate(n, err)
+		}
+	case rec.Chain == hook.Query && rec.Access == hook.ReadOnly:
+		n.observe(d)
+	}
+}
+
+func (r *Resolver) blameLate(n *node, err error) {
+	if f := failureOf(err, false); f == refused && n.usable.Load() {
+		r.blame(n, f, err)
+	}
+}
+
+// OutcomeUnknown implements hook.OutcomeTeller.
+func (a *router) OutcomeUnknown(err error) error {
+	return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+}
