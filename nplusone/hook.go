@@ -72,7 +72,7 @@ func (o observer) Observe(ctx context.Context, r *hook.Record) {
 	}
 	t := o.tracker(r.Scope)
 	if reason, ok := ignoreReason(ctx); ok {
-		t.noteIgnored(reason, r.Duration)
+		t.noteIgnored(reason, r.Text, r.Duration)
 		return
 	}
 	e := event{

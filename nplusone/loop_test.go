@@ -297,6 +297,20 @@ func TestLoopLineIsTheOneOfTheFunctionThatLoadedTheParents(t *testing.T) {
 	}
 }
 
+func TestLoopLineIsNotThatOfASharedHelper(t *testing.T) {
+	t.Parallel()
+	db, _ := library(t, nplusone.Config{Development: true})
+	ctx, s := nplusone.Begin(t.Context(), "helper")
+	posts := find[Post](db.WithContext(ctx))
+	for _, p := range posts {
+		find[Comment](db.WithContext(ctx).Where("post_id = ?", p.ID))
+	}
+	f := s.End().Findings[0]
+	if f.Fixes[0].Code != `db.Preload("Comments")` || !strings.Contains(f.Query.Function, ".find[") || !strings.Contains(f.Loop.Function, ".TestLoopLineIsNot") {
+		t.Errorf("%s", f)
+	}
+}
+
 func TestHookThatQueriesIsALoop(t *testing.T) {
 	t.Parallel()
 	db, _ := library(t, nplusone.Config{Development: true})

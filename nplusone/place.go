@@ -48,11 +48,20 @@ func (s *site) places() []Place {
 	return places
 }
 
-// loopLine is the line of the loop: that of the innermost function which also
-// loaded the parents, directly or by others. Without parents it is the query's.
+// loopLine is the line of the loop: in the function that first loaded the
+// parents, directly or by others, and then ran the query from another line; the
+// outermost such function, as both may use one helper. Without parents it is the
+// query's.
 func loopLine(query, parent []Place) *Place {
 	if len(query) == 0 {
 		return nil
+	}
+	for i := len(query) - 1; i >= 0; i-- {
+		for j := range parent {
+			if enclosing(query[i].Function) == enclosing(parent[j].Function) && query[i].Line != parent[j].Line {
+				return &query[i]
+			}
+		}
 	}
 	for i := range query {
 		for j := range parent {

@@ -18,13 +18,13 @@ type Report struct {
 	Cached     int `json:"cached"`
 	Failed     int `json:"failed"`
 	Dropped    int `json:"dropped"`
-	// Time is the sum of their own times.
+	// Time is the sum of the own times of those not Cached.
 	Time time.Duration `json:"time_ns"`
 	// Ignored are the statements under Ignore, by reason.
 	Ignored []Ignored `json:"ignored,omitempty"`
 	// CallSites: statements were told apart by their place in the code, too.
 	CallSites bool `json:"call_sites"`
-	// Findings, the most expensive first. They are nil without one.
+	// Findings, the most expensive first.
 	Findings []Finding `json:"findings"`
 
 	queries []query
@@ -71,14 +71,14 @@ type query struct {
 	key   uint64
 	shape string
 	at    *site
-	count int // cached ones included
+	count int
 }
 
 func emptyReport(s *scope.Scope) Report {
 	if s == nil {
 		return Report{}
 	}
-	return Report{Route: s.Name()}
+	return Report{Route: s.Name(), Findings: []Finding{}}
 }
 
 // report makes the report. Names and symbols are resolved outside the lock.
@@ -88,13 +88,14 @@ func (t *tracker) report(threshold int) Report {
 	r := Report{
 		Route: t.scope.Name(), Statements: t.statements, Cached: t.cached, Failed: t.failed, Dropped: t.dropped,
 		Time: t.time, Ignored: slices.Clone(t.ignored), CallSites: t.detail || t.detector.cfg.Development,
+		Findings: []Finding{},
 	}
 	t.mu.Unlock()
 
 	f := fixer{groups: groups, catalog: &t.detector.catalog, threshold: threshold}
 	for i := range groups {
 		g := &groups[i]
-		r.queries = append(r.queries, query{g.key, g.text.Shape, g.site, int(g.count + g.cached)})
+		r.queries = append(r.queries, query{g.key, g.text.Shape, g.site, int(g.all)})
 		if kind := g.kind(threshold); kind != "" {
 			r.Findings = append(r.Findings, f.finding(g, kind, &r))
 		}

@@ -39,7 +39,11 @@ func (d *Detector) peek(s *scope.Scope) *tracker {
 	if s == nil {
 		return nil
 	}
-	for _, t := range trackersOf(s) {
+	ts := slot.Peek(s)
+	if ts == nil {
+		return nil
+	}
+	for t := ts.head.Load(); t != nil; t = t.next {
 		if t.detector == d {
 			return t
 		}

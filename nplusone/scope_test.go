@@ -89,6 +89,19 @@ func TestIgnoreKeepsStatementsOutOfFindings(t *testing.T) {
 	}
 }
 
+func TestIgnoredWriteExplainsAReadAgain(t *testing.T) {
+	t.Parallel()
+	db, _ := library(t, nplusone.Config{Development: true})
+	ctx, s := nplusone.Begin(t.Context(), "ignored write")
+	for range 6 {
+		byID(db.WithContext(ctx), 1)
+		db.WithContext(nplusone.Ignore(ctx, "")).Exec("UPDATE authors SET name = name WHERE id = 1")
+	}
+	if got := kindsOf(s.End()); len(got) != 0 {
+		t.Errorf("findings %q", got)
+	}
+}
+
 func TestWithoutDevelopmentNeitherPlacesNorParameters(t *testing.T) {
 	t.Parallel()
 	db, _ := library(t, nplusone.Config{})
@@ -106,6 +119,22 @@ func TestWithoutDevelopmentNeitherPlacesNorParameters(t *testing.T) {
 	}
 	if f.Fixes[0].Code != `db.Preload("Author")` || f.Fixes[0].Confidence != nplusone.Likely {
 		t.Errorf("fix %+v", f.Fixes[0])
+	}
+}
+
+func TestPreloadOfOneRowIsNotMistakenForTheLoop(t *testing.T) {
+	t.Parallel()
+	db, _ := library(t, nplusone.Config{}) // without call sites both have one shape
+	for n, want := range map[int]int{4: 0, 5: 1} {
+		ctx, s := nplusone.Begin(t.Context(), "preload")
+		tx := db.WithContext(ctx)
+		find[Post](tx.Preload("Author").Limit(1))
+		for _, p := range find[Post](tx)[:n] {
+			_ = tx.Model(&p).Association("Author").Find(&p.Author)
+		}
+		if r := s.End(); len(r.Findings) != want {
+			t.Errorf("%d in the loop: findings %q", n, kindsOf(r))
+		}
 	}
 }
 

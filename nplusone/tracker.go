@@ -69,8 +69,8 @@ type group struct {
 	txn     uint64
 	keys    uint64 // hash of what the first one's equalities compared with
 
-	count    uint32 // sent, without the failed and those repeated by a retry
-	cached   uint32
+	all      uint32 // the cached, repeated and bulk ones included
+	count    uint32 // sent, without the failed, the bulk ones and those repeated by a retry
 	distinct uint32 // parameter tuples
 	repeats  uint32 // with parameters that an earlier one had, and no reason to ask again
 	args     uint32
@@ -118,9 +118,10 @@ func (t *tracker) note(e *event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.statements++
-	t.time += e.took
 	if e.cached {
 		t.cached++
+	} else {
+		t.time += e.took
 	}
 	if e.failed {
 		t.failed++
@@ -133,14 +134,12 @@ func (t *tracker) note(e *event) {
 	if g == nil {
 		return
 	}
+	g.all++
 	if e.rows > 0 {
 		g.rows += e.rows
 		g.maxRows = max(g.maxRows, e.rows)
 	} else if e.rows < 0 {
 		g.maxRows = max(g.maxRows, unknownRows)
-	}
-	if e.cached {
-		g.cached++
 	}
 	if !counts {
 		return
@@ -234,11 +233,14 @@ func (t *tracker) bucket(table string) uint64 {
 	return hashString(1, table) % uint64(len(t.wrote))
 }
 
-func (t *tracker) noteIgnored(reason string, took time.Duration) {
+func (t *tracker) noteIgnored(reason string, text *sqltext.Statement, took time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.statements++
 	t.time += took
+	if text.MayWrite() {
+		t.noteWrite(text)
+	}
 	for i := range t.ignored {
 		if t.ignored[i].Reason == reason || i == maxReasons-1 {
 			t.ignored[i].Statements++
