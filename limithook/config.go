@@ -23,9 +23,12 @@ type Config struct {
 	Global Limit
 
 	// Redis shares the limits between processes. Nil counts in memory, for a
-	// single process. The caller owns and closes it. A server with an
-	// evicting maxmemory policy can lose windows: give the limits one of
-	// their own where that matters.
+	// single process. The caller owns and closes it. Its clock is the one that
+	// counts, whatever those of the processes say. A server that comes back
+	// empty, a fail-over that loses the last writes, or a clock set forward
+	// forgets admissions: up to Max more can pass in that window. One with an
+	// evicting maxmemory policy can do so at any time: give the limits a
+	// server of their own where that matters.
 	Redis redis.UniversalClient
 	// Name sets the limits of one application apart from those of another on
 	// the same Redis. Default "default".
@@ -152,7 +155,8 @@ func (c Counted) String() string {
 // The limit stays exact: what is leased is charged as if it were spent at the
 // last instant at which it may be, so it leaves the window up to For later
 // than it would have. What is not spent by then is lost until its window has
-// passed; it is given back on [Limiter.Close]. The size of a lease doubles
+// passed; it is given back on [Limiter.Close], which a user refused elsewhere
+// meanwhile notices within a second. The size of a lease doubles
 // while leases are used up, halves when one expires, never exceeds a
 // sixteenth of what remains, and so is one near the limit and for limits
 // below 16.

@@ -450,3 +450,31 @@ func TestRedisWithoutRoomForgetsNoCharge(t *testing.T) {
 		}
 	}
 }
+
+func TestRetryAfterIsLongEnough(t *testing.T) {
+	t.Parallel()
+	for name, redis := range stores(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := testLimiter(t, redis(Config{PerUser: Per(2, 100*time.Millisecond), Global: Per(3, 150*time.Millisecond)}), monotonic)
+			for i := 0; i < 10; {
+				d, err := l.Decide(as("a"), 1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if d.Allowed {
+					continue
+				}
+				if i++; i%2 == 0 { // as it is remembered
+					if d, err = l.Decide(as("a"), 1); err != nil {
+						t.Fatal(err)
+					}
+				}
+				pause(t.Context(), d.RetryAfter)
+				if again, err := l.Decide(as("a"), 1); err != nil || !again.Allowed {
+					t.Errorf("refused after the %v that were told: %+v, %v", d.RetryAfter, again, err)
+				}
+			}
+		})
+	}
+}

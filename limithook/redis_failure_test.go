@@ -313,3 +313,25 @@ func TestClusterKeepsKeysTogetherAndFailsOver(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestCloseRefusesNobodyWhoIsAsking(t *testing.T) {
+	t.Parallel()
+	cfg := onRedis(t, Config{PerUser: PerMinute(100), Global: PerMinute(1000)})
+	l := testLimiter(t, cfg, monotonic)
+	if err := l.Allow(as("a")); err != nil {
+		t.Fatal(err)
+	}
+	// A request that passed the check for Close just before it.
+	l.off.Store(true)
+	l.store.close()
+	sub := newSubject("u:", "b")
+	for range 3 {
+		if o, err := l.store.decide(t.Context(), &sub, 1); err != nil || !o.ok || o.degraded {
+			t.Errorf("%+v, %v", o, err)
+		}
+	}
+	other := testLimiter(t, cfg, monotonic)
+	if d, err := other.Info(t.Context(), ""); err != nil || d.Remaining != 999 {
+		t.Errorf("after Close something was charged or kept: %+v, %v", d, err)
+	}
+}
