@@ -159,7 +159,7 @@ func init() {
 			e.got("create", tx.Create(&Company{Name: "a"}).Error)
 			e.note("roll back: %v", tx.Rollback().Error)
 			e.note("transaction: %v", e.db.WithContext(ctx).Transaction(func(*gorm.DB) error { return nil }))
-			e.note("create: %v", e.db.WithContext(ctx).Create(&Company{Name: "a"}).Error)
+			e.got("create", e.db.WithContext(ctx).Create(&Company{Name: "a"}).Error)
 			e.events()
 		}},
 		{name: "Begin-with-an-ended-context-prepared", config: func(c *gorm.Config) { c.PrepareStmt = true }, run: func(e *env) {
@@ -169,7 +169,7 @@ func init() {
 			e.got("begin", tx.Error)
 			e.note("roll back: %v", tx.Rollback().Error)
 			e.note("transaction: %v", e.db.WithContext(ctx).Transaction(func(*gorm.DB) error { return nil }))
-			e.note("create: %v", e.db.WithContext(ctx).Create(&Company{Name: "a"}).Error)
+			e.got("create", e.db.WithContext(ctx).Create(&Company{Name: "a"}).Error)
 			e.events()
 		}},
 		{name: "deadline-during-a-statement", run: func(e *env) {

@@ -1,9 +1,23 @@
 package hook_test
 
 import (
+	"fmt"
+	"log/slog"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/gorminfra/infra"
+	"github.com/gorminfra/infra/cachehook"
 	"github.com/gorminfra/infra/internal/hook"
+	"github.com/gorminfra/infra/internal/testbed"
+	"github.com/gorminfra/infra/limithook"
+	"github.com/gorminfra/infra/metrics"
+	"github.com/gorminfra/infra/resolver"
+	"github.com/gorminfra/infra/slowlog"
 )
 
 // variant is one way to run a scenario. Its transcript must be that of bare
@@ -20,6 +34,7 @@ func variants() []variant {
 	return []variant{
 		{name: "bare"},
 		{name: "hooked", use: useHooked},
+		{name: "everything", use: useEverything},
 	}
 }
 
@@ -36,4 +51,50 @@ func useHooked(t *testing.T, e *env) {
 	}
 	e.part, e.hub, e.removePart = p, hub, remove
 	t.Cleanup(remove)
+}
+
+// names sets the plugins of all scenarios apart in Redis.
+var names atomic.Int64
+
+// useEverything uses the whole plugin with all parts on.
+func useEverything(t *testing.T, e *env) {
+	rdb := redis.NewClient(&redis.Options{Addr: testbed.SharedRedis(t).Addr()})
+	t.Cleanup(func() { _ = rdb.Close() })
+	tables := []string{"companies", "users", "accounts", "pets", "toys", "languages", "user_languages", "orders", "lines", "docs_v2", "witnesses", "members"}
+	rules := map[string]cachehook.Rule{}
+	for _, name := range tables {
+		rules[name] = cachehook.Rule{TTL: time.Minute}
+	}
+	replicas := make([]string, 0, 2)
+	for _, n := range e.cluster.Replicas() {
+		replicas = append(replicas, e.dsn(n))
+	}
+	plugin := infra.New(infra.Config{
+		Name:        fmt.Sprintf("g%d", names.Add(1)),
+		Development: true,
+		Redis:       rdb,
+		Resolver: resolver.Config{
+			Replicas: resolver.DSNs(replicas...),
+			Pool:     resolver.Pool{Min: 1, Max: 5},
+			Probe:    resolver.Probe{Interval: 50 * time.Millisecond, Timeout: 5 * time.Second},
+		},
+		Cache:   cachehook.Config{Tables: rules},
+		Limits:  limithook.Config{PerUser: limithook.PerMinute(1 << 20), Global: limithook.PerMinute(1 << 20)},
+		Metrics: metrics.Config{Registerer: prometheus.NewRegistry()},
+		Logger:  slog.New(slog.DiscardHandler),
+		SlowLog: slowlog.Config{Threshold: time.Millisecond, Explain: slowlog.Plan},
+	})
+	if err := e.db.Use(plugin); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := plugin.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	e.must(plugin.Ready(t.Context()))
+	e.behindItsBack = func() {
+		e.must(e.cluster.WaitCaughtUp(t.Context()))
+		e.must(plugin.Cache().InvalidateTables(t.Context(), tables...))
+	}
 }
