@@ -104,13 +104,14 @@ func (c Config) withDefaults() Config {
 // Validate reports every fault of the configuration at once, each with field,
 // value and rule. It touches nothing; Initialize calls it first.
 func (c Config) Validate() error {
-	c = c.withDefaults()
 	var errs []error
 	if len(c.Name) > maxName || strings.ContainsFunc(c.Name, func(r rune) bool {
 		return r == '{' || r == '}' || unicode.IsSpace(r) || !unicode.IsPrint(r)
 	}) {
 		errs = append(errs, fmt.Errorf("infra: Name is %q: must be at most %d bytes without braces, blanks and control characters", c.Name, maxName))
+		c.Name = "" // one fault, not one of each part
 	}
+	c = c.withDefaults()
 	errs = append(errs,
 		c.Resolver.Validate(), c.Cache.Validate(), c.Limits.Validate(), c.requestLimits().Validate(),
 		c.NPlusOne.Validate(), c.SlowLog.Validate(), c.Metrics.Validate())

@@ -30,8 +30,16 @@ const (
 // Nested Middlewares join one scope. Flush, Hijack, http.ResponseController and
 // panics pass through.
 func (p *Plugin) Middleware(next http.Handler) http.Handler {
+	// A mux tells the pattern before it runs the handler, so that what is said
+	// of a statement meanwhile can name the route.
+	match := func(r *http.Request) string { return r.Pattern }
+	if mux, ok := next.(interface {
+		Handler(r *http.Request) (http.Handler, string)
+	}); ok {
+		match = func(r *http.Request) string { _, pattern := mux.Handler(r); return pattern }
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, s, joined := scope.Begin(r.Context(), r.Method)
+		ctx, s, joined := scope.Begin(r.Context(), p.route(r, match(r)))
 		if joined {
 			next.ServeHTTP(w, r)
 			return
@@ -44,7 +52,9 @@ func (p *Plugin) Middleware(next http.Handler) http.Handler {
 		r = r.WithContext(ctx)
 		rw := newResponse(w, p, r, s)
 		defer func() {
-			s.SetName(p.route(r))
+			if r.Pattern != "" {
+				s.SetName(p.route(r, r.Pattern))
+			}
 			s.End()
 			p.nplusone.Finish(s)
 			p.metrics.ObserveRequest(s.Name(), elapsed(s), rw.code())
@@ -80,18 +90,17 @@ func refusal(d limithook.Decision) *limithook.Error {
 	}
 }
 
-// route names the request, once its handler has run and the pattern is known.
-func (p *Plugin) route(r *http.Request) string {
-	if p.cfg.HTTP.Route != nil {
-		return p.cfg.HTTP.Route(r)
-	}
+// route names the request.
+func (p *Plugin) route(r *http.Request, pattern string) string {
 	switch {
-	case r.Pattern == "":
+	case p.cfg.HTTP.Route != nil:
+		return p.cfg.HTTP.Route(r)
+	case pattern == "":
 		return r.Method
-	case strings.Contains(r.Pattern, " "):
-		return r.Pattern
+	case strings.Contains(pattern, " "):
+		return pattern
 	}
-	return r.Method + " " + r.Pattern
+	return r.Method + " " + pattern
 }
 
 // debugHeaders tells what the scope has cost so far.

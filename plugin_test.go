@@ -160,7 +160,7 @@ func TestEveryFaultIsReportedBeforeAnythingIsTouched(t *testing.T) {
 	err := db.Use(infra.New(infra.Config{
 		Name:     "a{b}",
 		Resolver: resolver.Config{MaxLag: -time.Second},
-		Cache:    cachehook.Config{L1: cachehook.L1{MaxEntries: -1}},
+		Cache:    cachehook.Config{L1: cachehook.L1{TTL: -time.Second}},
 		Limits:   limithook.Config{PerUser: limithook.Per(-1, time.Second)},
 		NPlusOne: nplusone.Config{Threshold: -2},
 		SlowLog:  slowlog.Config{History: -3},
@@ -169,7 +169,7 @@ func TestEveryFaultIsReportedBeforeAnythingIsTouched(t *testing.T) {
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{"infra: Name", "resolver: MaxLag", "cachehook: L1.MaxEntries", "limithook: PerUser.Max", "limithook: Global.Window", "nplusone: Threshold", "slowlog: History"} {
+	for _, want := range []string{"infra: Name", "resolver: MaxLag", "cachehook: L1.TTL", "limithook: PerUser.Max", "limithook: Global.Window", "nplusone: Threshold", "slowlog: History"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in:\n%v", want, err)
 		}
@@ -273,7 +273,7 @@ func TestPartsTogether(t *testing.T) {
 	})
 	t.Run("metrics tell of all parts", func(t *testing.T) {
 		names := gather(t, registry)
-		for _, want := range []string{"infra_resolver_", "infra_cache_", "infra_limit", "infra_nplusone_", "infra_slow", "db_client_operation_duration"} {
+		for _, want := range []string{"infra_routing_decisions", "infra_replica_lag", "infra_cache_", "infra_limit", "infra_nplusone_", "infra_slow", "db_client_operation_duration"} {
 			if !slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, want) }) {
 				t.Errorf("no metric %s… in %v", want, names)
 			}

@@ -85,7 +85,7 @@ func cacheConfig(name string, rdb redis.UniversalClient) cachehook.Config {
 // peer is one pipeline of two GETs by go-redis, plus GORM alone.
 func l2Hits(ctx context.Context, open func(...gorm.Plugin) (*gorm.DB, error), rdb *redis.Client, dry *gorm.DB) (rows []row, err error) {
 	cfg := cacheConfig("redis", rdb)
-	cfg.L1.Disabled = true
+	cfg.L1.MaxEntries = -1
 	plugin := cachehook.New(cfg)
 	db, err := open(plugin)
 	if err != nil {

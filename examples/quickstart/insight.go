@@ -90,7 +90,7 @@ func (v visit) slow() error {
 		return fmt.Errorf("no slow statement with a plan: %+v", v.plugin.SlowLog().Stats())
 	}
 	e := v.plugin.SlowLog().Entries()[0]
-	fmt.Printf("   %v, %d rows, route %q\n   at %s\n   %s\n", e.Duration.Round(time.Millisecond), e.Rows, e.Route, e.Site, e.Shape)
+	fmt.Printf("   %v in %s\n   at %s\n   %s\n\n", e.Duration.Round(time.Millisecond), e.Route, e.Site, e.Shape)
 	fmt.Println(indent(strings.TrimSpace(e.Plan.Text)))
 	for _, f := range e.Plan.Findings {
 		fmt.Printf("   ! %s\n", f.Detail)

@@ -25,13 +25,13 @@ type visit struct {
 
 func (v visit) all() error {
 	return steps.Run(
-		steps.Step{"A cached read: memory against the database", v.cache},
-		steps.Step{"A write empties what it changed", v.invalidation},
-		steps.Step{"A loop that queries, found", v.nPlusOne},
-		steps.Step{"A slow query, with its plan", v.slow},
-		steps.Step{"A user who asks too much", v.limit},
-		steps.Step{"Where the statements went", v.where},
-		steps.Step{"What a scrape of /metrics sees", v.metrics},
+		steps.Step{Title: "A cached read: memory against the database", Run: v.cache},
+		steps.Step{Title: "A write empties what it changed", Run: v.invalidation},
+		steps.Step{Title: "A loop that queries, found", Run: v.nPlusOne},
+		steps.Step{Title: "A slow query, with its plan", Run: v.slow},
+		steps.Step{Title: "A user who asks too much", Run: v.limit},
+		steps.Step{Title: "Where the statements went", Run: v.where},
+		steps.Step{Title: "What a scrape of /metrics sees", Run: v.metrics},
 	)
 }
 

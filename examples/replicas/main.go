@@ -74,11 +74,11 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	return steps.Run(
-		steps.Step{"Reads go to the replicas", s.spread},
-		steps.Step{"A write is read back at once, though a replica stands still", s.readBack},
-		steps.Step{fmt.Sprintf("Reads move away from the replica that lags by more than %v", maxLag), s.moveAway},
-		steps.Step{"And back, once it has caught up", s.comeBack},
-		steps.Step{"A second instance sees the invalidation", s.invalidation},
+		steps.Step{Title: "Reads go to the replicas", Run: s.spread},
+		steps.Step{Title: "A write is read back at once, though a replica stands still", Run: s.readBack},
+		steps.Step{Title: fmt.Sprintf("Reads move away from the replica that lags by more than %v", maxLag), Run: s.moveAway},
+		steps.Step{Title: "And back, once it has caught up", Run: s.comeBack},
+		steps.Step{Title: "A second instance sees the invalidation", Run: s.invalidation},
 	)
 }
 

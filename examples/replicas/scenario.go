@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -131,26 +130,27 @@ func (s *scenario) comeBack() error {
 func (s *scenario) invalidation() error {
 	var before, after Account
 	for range 2 {
+		before = Account{}
 		if err := s.b.db.WithContext(s.ctx).First(&before, 7).Error; err != nil {
 			return err
 		}
 	}
 	hits := s.b.plugin.Cache().Stats().L1Hits
 	if hits == 0 {
-		return errors.New("b did not serve the account from its memory")
+		return fmt.Errorf("b did not serve the account from its memory: %+v", s.b.plugin.Cache().Stats())
 	}
 	if err := s.a.db.Model(&Account{}).Where("id = ?", 7).Update("balance", 4711).Error; err != nil {
 		return err
 	}
 	written := time.Now()
 	for after.Balance != 4711 {
+		after = Account{}
 		if err := s.b.db.WithContext(s.ctx).First(&after, 7).Error; err != nil {
 			return err
 		}
 		if time.Since(written) > 5*time.Second {
-			return errors.New("b still serves the old account")
+			return fmt.Errorf("b still serves the old account")
 		}
-		after.ID = 0
 	}
 	fmt.Printf("   b served account 7 from memory with %d (%d hits so far)\n", before.Balance, hits)
 	fmt.Printf("   a wrote 4711; b read it %v later, without a TTL passing\n", time.Since(written).Round(10*time.Microsecond))
