@@ -152,46 +152,6 @@ var functions = sync.OnceValue(func() map[string]*function {
 	return m
 })
 
-// function notes a call and reports whether it is an aggregate.
-func (p *parser) function(schema string, name *token) bool {
-	var f *function
-	if schema == "" || schema == "pg_catalog" {
-		if src := p.src(name); name.kind == kWord && len(src) <= 64 {
-			var buf [64]byte
-			for i := range len(src) {
-				c := src[i]
-				if 'A' <= c && c <= 'Z' {
-					c += 'a' - 'A'
-				}
-				buf[i] = c
-			}
-			f = functions()[string(buf[:len(src)])]
-		} else {
-			f = functions()[p.ident(name)]
-		}
-		schema = ""
-	}
-	if f == nil {
-		full := p.ident(name)
-		if schema != "" {
-			full = schema + "." + full
-		}
-		p.st.Functions = append(p.st.Functions, full)
-		p.st.UnknownFunctions = append(p.st.UnknownFunctions, full)
-		return false
-	}
-	p.st.Functions = append(p.st.Functions, f.name)
-	p.st.Unstable = p.st.Unstable || f.class != pure || p.at(1).kind == kRParen && (f.name == "date" || f.name == "time") // SQLite's now
-	p.st.Volatile = p.st.Volatile || f.class == primary
-	p.st.Locking = p.st.Locking || f.locks
-	p.st.Session = p.st.Session || f.session
-	p.st.Opaque = p.st.Opaque || f.opaque
-	if f.foreign {
-		p.st.UnknownFunctions = append(p.st.UnknownFunctions, f.name)
-	}
-	return f.aggregate
-}
-
 // movingTime reports whether a string literal may be one of the date inputs that
 // mean another time at each reading, such as 'now' or 'tomorrow 12:00'. It errs
 // towards yes: the word may stand in plain text, and escapes may spell it.

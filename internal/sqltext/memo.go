@@ -50,13 +50,15 @@ func newMemo() *memoTable {
 // and never returns nil. A text seen lately costs one look-up and allocates
 // nothing; see [Parse] for a new one. Safe for concurrent use. The Statement is
 // shared and must not be changed.
-func Analyze(text string) *Statement {
-	h := maphash.String(memo.seed, text)
-	slot := &memo.front[h%frontSlots]
+func Analyze(text string) *Statement { return memo.analyze(text) }
+
+func (m *memoTable) analyze(text string) *Statement {
+	h := maphash.String(m.seed, text)
+	slot := &m.front[h%frontSlots]
 	if s := slot.Load(); s != nil && s.text == text {
 		return s
 	}
-	return memo.behind(h, slot, text)
+	return m.behind(h, slot, text)
 }
 
 func (m *memoTable) behind(h uint64, slot *atomic.Pointer[Statement], text string) *Statement {
@@ -92,5 +94,11 @@ func (sh *memoShard) add(s *Statement) {
 
 // size is what a memoised statement pins, in bytes, near enough.
 func (s *Statement) size() int {
-	return 512 + len(s.text) + len(s.Shape)
+	n := 512 + len(s.text) + len(s.Shape)
+	n += 48 * (len(s.Reads) + len(s.Writes) + len(s.UnknownFunctions)) // their names are copies
+	n += 16 * len(s.Functions)
+	for i := range s.Where {
+		n += 64 + 8*cap(s.Where[i].Args)
+	}
+	return n
 }

@@ -13,6 +13,7 @@ func seeds() []string {
 		"EXPLAIN (ANALYZE, VERBOSE off) SELECT 1", "EXPLAIN (ANALYZE", "UPDATE t SET a = a + 1 WHERE id = ANY($1) OR b IS NOT TRUE", "DELETE FROM t USING u", "MERGE INTO t USING s ON true WHEN MATCHED THEN DELETE",
 		"SELECT count(*) FROM t GROUP BY 1, 2 ORDER BY 1 DESC, 2, 3 LIMIT 4", "SELECT * FROM t ORDER BY 1 + 2, (3), CASE WHEN 1 THEN 2 END", "GROUP BY 1,,2 3", "VALUES (1), (2) , (3, 4), 5 VALUES", "VALUES ((1), (2)), ((3), (4))",
 		"x IN (1, (2), ((3)), [4], IN (5, 6))", "ARRAY[1, ARRAY[2, 3], [4", "SAVEPOINT x", "ROLLBACK TO x; SELECT 1", "SELECT true, NOT true, IS true, null", "SELECT TRUE::bool IS TRUE::bool",
+		"0''?&0", "0::A(0", "DECLARE", "PREPARE x", "DECLARE c;SELECT 1", "SELECT ? ? ?& ? ?| ?",
 		"SELECT insert(1), set(2) FROM update(3)", "COPY BINARY t FROM STDIN", "SELECT a AS b, c AS \"d\", e f, g \"h\" FROM t AS i (j, k)", "INSERT INTO t VALUES (1) ON DUPLICATE KEY UPDATE a = VALUES(a), b = VALUES(b)",
 		"SELECT /* /* */ */ 1 -- x", "SELECT 'ä', \"ö\", ü FROM ß", "SELECT \u00a01", "PREPARE x AS SELECT 1; EXECUTE x(1)", "DECLARE c CURSOR FOR SELECT 1",
 		"SELECT " + strings.Repeat("(", 1100) + "1" + strings.Repeat(")", 1100), strings.Repeat("a IN (", 50) + strings.Repeat("1, 2)", 50), strings.Repeat("[", 99), strings.Repeat("'a',", 99),

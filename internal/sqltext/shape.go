@@ -226,7 +226,7 @@ func (s *shaper) space(i int) {
 	case kDot, kCast:
 		return
 	case kLParen:
-		if before.kind == kWord && before.flags&fNoCall == 0 && before.kw != kwAs {
+		if before.kind == kWord && before.flags&fNoCall == 0 && before.kw != kwAs && s.out[len(s.out)-1] != '?' { // a cast's type is folded
 			return
 		}
 	case kLBracket:

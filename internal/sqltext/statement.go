@@ -241,6 +241,12 @@ func (p *parser) pragma() Operation {
 	return op
 }
 
+// inside reports whether the statement goes on, and fails it if it does not.
+func (p *parser) inside() bool {
+	p.failed = p.failed || p.cur().kind == kEOF || p.cur().kind == kSemi
+	return !p.failed
+}
+
 func (p *parser) prepare() Operation {
 	p.next()
 	if p.acceptWord("TRANSACTION") {
@@ -248,7 +254,7 @@ func (p *parser) prepare() Operation {
 		return Commit
 	}
 	p.st.Session = true
-	for p.cur().kind != kEOF && p.cur().kw != kwAs && p.cur().kw != kwFrom {
+	for p.cur().kw != kwAs && p.cur().kw != kwFrom && p.inside() {
 		p.next()
 	}
 	p.next()
@@ -263,7 +269,7 @@ func (p *parser) prepare() Operation {
 // cursor reads DECLARE … CURSOR … FOR query.
 func (p *parser) cursor() Operation {
 	p.st.Session = true
-	for p.cur().kind != kEOF && p.cur().kind != kSemi && p.cur().kw != kwFor {
+	for p.cur().kw != kwFor && p.inside() {
 		p.next()
 	}
 	p.next()

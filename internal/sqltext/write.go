@@ -19,8 +19,9 @@ func (p *parser) insert(bool) Operation {
 	if p.cur().kind == kLParen && !p.queryStart(1) && p.at(1).kind != kLParen {
 		p.skipParens()
 	}
-	if p.cur().kw == kwWith {
+	if p.cur().kw == kwWith && p.enter() {
 		p.query(false)
+		p.depth--
 	} else {
 		p.clauses(clauseState{insert: true})
 	}
