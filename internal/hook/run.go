@@ -168,8 +168,8 @@ func (r *Record) exec(ctx context.Context, text string, args []any) (sql.Result,
 func attempts[T any](ctx context.Context, r *Record, run func(context.Context, gorm.ConnPool, string) (T, error)) (T, error) {
 	res, err := try(ctx, r, run)
 	r.runErr = err
-	if r.Txn != nil && r.Txn.Autocommit && !r.Txn.Foreign {
-		err = r.stages.outcomeError(ctx, autocommitOutcome(err), err)
+	if r.Txn != nil && r.Txn.Autocommit && !r.Txn.Foreign && err != ctx.Err() { //nolint:errorlint // the caller's own cancel is told as it is
+		err = r.stages.outcomeError(autocommitOutcome(err), err)
 	}
 	return res, err
 }

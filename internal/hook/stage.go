@@ -143,8 +143,8 @@ type OutcomeTeller interface {
 }
 
 // outcomeError lets the router name what err leaves open.
-func (st *stages) outcomeError(ctx context.Context, outcome TxnOutcome, err error) error {
-	if err == nil || outcome != Unknown || err == ctx.Err() { //nolint:errorlint // bare, it is database/sql's own: nothing was sent
+func (st *stages) outcomeError(outcome TxnOutcome, err error) error {
+	if err == nil || outcome != Unknown {
 		return err
 	}
 	if t, ok := st.router.(OutcomeTeller); ok {

@@ -142,7 +142,7 @@ func (t *Tx) Commit() error {
 		outcome = RolledBack
 	}
 	t.txn.end(outcome)
-	return t.txn.stages.outcomeError(t.txn.Context, outcome, err)
+	return t.txn.stages.outcomeError(outcome, err)
 }
 
 // Rollback rolls back.
