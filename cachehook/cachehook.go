@@ -50,6 +50,7 @@ type Cache struct {
 	guard   *guard
 	channel *channel // nil without Redis, or when each hit asks
 	flights flights
+	batches batches
 	plans   plans
 	catalog librarian
 	floors  positions

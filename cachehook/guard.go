@@ -66,18 +66,20 @@ func (g *guard) do(ctx context.Context, f func(context.Context) error) error {
 	if !g.admit() {
 		return errDown
 	}
+	timer := time.NewTimer(g.budget)
+	defer timer.Stop()
 	select {
 	case g.slots <- struct{}{}:
-	default:
+	case <-timer.C:
 		g.failed(errSlow)
 		return errSlow
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	if !g.enter() {
 		<-g.slots
 		return errClosed
 	}
-	timer := time.NewTimer(g.budget)
-	defer timer.Stop()
 	answer := make(chan error, 1)
 	go func() {
 		defer g.running.Done()

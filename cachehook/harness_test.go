@@ -46,7 +46,42 @@ type observer struct {
 	outcomes map[hook.Outcome]int
 	queries  atomic.Int64 // that reached the database, flights included
 	charge   atomic.Pointer[func(context.Context, *hook.Record) error]
-	route    atomic.Pointer[func(*hook.Record)]
+	primary  *hook.Node
+	done     atomic.Pointer[func(*hook.Record)]
+}
+
+// The observer is also the router: it sends everything to the primary, and its
+// Done runs between a flight's last row and its fill.
+var _ hook.Router = (*observer)(nil)
+
+func (o *observer) Route(context.Context, *hook.Record) (*hook.Node, error) { return o.primary, nil }
+
+func (o *observer) Retry(context.Context, *hook.Record, error) *hook.Node { return nil }
+
+func (o *observer) RouteTx(context.Context, *sql.TxOptions, hook.Hint) (*hook.Node, error) {
+	return o.primary, nil
+}
+
+func (o *observer) Done(r *hook.Record, _ *hook.Node, _ error, _ time.Duration) {
+	if f := o.done.Load(); f != nil && r.Access == hook.ReadOnly {
+		(*f)(r)
+	}
+}
+
+// park makes the next read stop between its last row and its fill. read is
+// closed when it is there; release lets it go on.
+func (o *observer) park() (read <-chan struct{}, release func()) {
+	there, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	f := func(*hook.Record) {
+		mine := false
+		once.Do(func() { mine = true; close(there) })
+		if mine {
+			<-goOn
+		}
+	}
+	o.done.Store(&f)
+	return there, sync.OnceFunc(func() { close(goOn); o.done.Store(nil) })
 }
 
 func (o *observer) Observe(_ context.Context, r *hook.Record) {
@@ -140,7 +175,7 @@ func openWith(t testing.TB, dsn string, cfg Config, gcfg *gorm.Config) *instance
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen := &observer{outcomes: make(map[hook.Outcome]int)}
+	seen := &observer{outcomes: make(map[hook.Outcome]int), primary: hub.Primary()}
 	remove, err := hub.Register(seen)
 	if err != nil {
 		t.Fatal(err)
@@ -239,4 +274,12 @@ func eachMode(t *testing.T, f func(t *testing.T, cfg Config)) {
 		rdb, name := client(t)
 		f(t, Config{Redis: rdb, Name: name, Lease: RevalidateAlways})
 	})
+}
+
+// keysOf returns the keys of that pattern.
+func keysOf(t testing.TB, rdb redis.UniversalClient, pattern string) []string {
+	t.Helper()
+	keys, err := rdb.Keys(context.Background(), pattern).Result()
+	must(t, err)
+	return keys
 }

@@ -57,6 +57,8 @@ func appendArg(b []byte, arg any, depth int) ([]byte, bool) {
 		return appendValue(b, v), true
 	case nil, int64, float64, bool, string:
 		return appendValue(b, v), true
+	case int: // every driver takes it for an int64; narrower ones may be other types in SQL
+		return appendValue(b, int64(v)), true
 	case time.Time:
 		// The same instant in two zones can be two values for the database.
 		_, offset := v.Zone()

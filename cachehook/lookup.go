@@ -1,9 +1,11 @@
 package cachehook
 
 import (
+	"bytes"
 	"context"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -61,7 +63,17 @@ func (c *Cache) find(ctx context.Context, q *query) standing {
 	if c.store == nil { // a tag was evicted at this moment
 		return standing{}
 	}
-	return c.ask(ctx, q, e)
+	own := *q
+	own.key = bytes.Clone(q.key) // its buffer may be gone when the question is asked
+	name := string(q.key)
+	if q.kind == kindBlob { // the key of a value by hand may not hold its tags
+		name += strings.Join(q.tags, tagSeparator)
+	}
+	s, ok := c.batches.ask(ctx, name, func() standing { return c.ask(ctx, &own, e) })
+	if !ok {
+		return standing{}
+	}
+	return s
 }
 
 // present returns the stamps that the mirror knows.
@@ -86,7 +98,8 @@ func (c *Cache) ask(ctx context.Context, q *query, e *entry) standing {
 	if e == nil {
 		name = l2Name(q.key)
 	}
-	a, err := c.store.lookup(ctx, q.tags, name)
+	// Not ctx: others may wait for the answer, and the budget bounds it.
+	a, err := c.store.lookup(context.WithoutCancel(ctx), q.tags, name)
 	if err != nil {
 		c.counts.bypass(reasonRedis)
 		return standing{}

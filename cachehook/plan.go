@@ -1,6 +1,7 @@
 package cachehook
 
 import (
+	"encoding/binary"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -38,7 +39,7 @@ func (c *Cache) plan(sql string, text *sqltext.Statement, cat *catalog) *plan {
 	if tables, p.why = cat.readTags(text.Reads); p.why == "" {
 		p.cells, p.tags = c.tableCells(tables)
 		p.lead = appendString(appendString([]byte{'q'}, cat.space), sql)
-		p.lead = cat.identify(p.lead, text.Reads)
+		p.lead = binary.AppendUvarint(cat.identify(p.lead, text.Reads), uint64(len(p.tags)))
 		for _, tag := range p.tags {
 			p.lead = appendString(p.lead, tag)
 		}
