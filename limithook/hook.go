@@ -17,7 +17,9 @@ import (
 // them with an [*Error] before anything is sent, a write before GORM opens its
 // default transaction. A transaction in which a statement was refused is not
 // aborted: the caller may go on, commit or roll back. SAVEPOINT, ROLLBACK TO,
-// RELEASE, COMMIT, ROLLBACK and SET are never charged nor refused.
+// RELEASE, COMMIT, ROLLBACK and SET are never charged nor refused. BEGIN is no
+// statement: a Transaction, and that of CreateInBatches, is open before its
+// first statement is refused.
 //
 // A statement is charged once, also when it is retried on another node. One
 // that GORM fails to build after it was admitted stays charged.

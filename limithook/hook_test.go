@@ -505,7 +505,7 @@ func (w *watcher) Observe(_ context.Context, r *hook.Record) {
 func whatCanBeRead(t *testing.T, b *bench) {
 	testbed.RequireRedis(t)
 	server := testbed.NewRedis(t, testbed.RedisConfig{})
-	const timeout = 60 * time.Millisecond
+	const timeout = 500 * time.Millisecond
 	db, p := b.limited(t, Config{PerUser: PerMinute(2), Redis: client(t, server.Addr()), Timeout: timeout, Lease: Lease{Max: 1}, Instances: 2}, nil)
 	hub, err := hook.Attach(db)
 	if err != nil {

@@ -51,7 +51,7 @@ func TestRedisKilledMeetsTheModeAndRecovers(t *testing.T) {
 	for _, mode := range []Mode{Local, Open, Closed} {
 		t.Run(mode.String(), func(t *testing.T) {
 			t.Parallel()
-			server, l := mortal(t, Config{PerUser: PerMinute(10), Global: PerMinute(40), Instances: 2, OnRedisFailure: mode, Timeout: 200 * time.Millisecond, Lease: Lease{Max: 1}})
+			server, l := mortal(t, Config{PerUser: PerMinute(10), Global: PerMinute(40), Instances: 2, OnRedisFailure: mode, Timeout: time.Second, Lease: Lease{Max: 1}})
 			for i := range 11 {
 				if d, err := l.Decide(as("a"), 1); err != nil || d.Allowed != (i < 10) {
 					t.Fatalf("request %d: %+v, %v", i, d, err)
@@ -107,7 +107,7 @@ func TestRedisKilledMeetsTheModeAndRecovers(t *testing.T) {
 
 func TestFrozenRedisCostsNobodyMoreThanTheTimeout(t *testing.T) {
 	t.Parallel()
-	const timeout = 100 * time.Millisecond
+	const timeout = 300 * time.Millisecond
 	server, l := mortal(t, Config{PerUser: PerMinute(1000), OnRedisFailure: Open, Timeout: timeout, Lease: Lease{Max: 1}})
 	if err := l.Allow(as("a")); err != nil {
 		t.Fatal(err)
@@ -135,7 +135,7 @@ func TestFrozenRedisCostsNobodyMoreThanTheTimeout(t *testing.T) {
 	}
 	wg.Wait()
 	// The client's own read timeout is 3 s. The margin is for a busy machine.
-	if worst > timeout+400*time.Millisecond {
+	if worst > timeout+1500*time.Millisecond {
 		t.Errorf("a decision took %v, the timeout is %v", worst, timeout)
 	}
 	if told < timeout || told > worst {
