@@ -3,11 +3,7 @@ package slowlog
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
-	"errors"
 	"time"
-
-	"gorm.io/gorm"
 
 	"github.com/gorminfra/infra/internal/hook"
 	"github.com/gorminfra/infra/internal/sqltext"
@@ -51,8 +47,11 @@ const (
 	// acquireTimeout bounds the wait for a connection, explainGrace what the
 	// transaction around the statement may take.
 	acquireTimeout = time.Second
+	sparePoll      = 10 * time.Millisecond
 	explainGrace   = 2 * time.Second
 	maxExplainText = 64 << 10 // bytes
+	// analyzeRest times as long as it took to run a statement none is run again.
+	analyzeRest = 4
 )
 
 // jobOf returns the job for the statement when its shape's plan is due and it may
@@ -91,25 +90,6 @@ func worthPlan(class string) bool {
 	return false
 }
 
-// ownPool is the pool below a node, from which a connection of one's own can be
-// had; nil when GORM was opened over a transaction or a single connection.
-func ownPool(n *hook.Node) *sql.DB {
-	if n == nil {
-		return nil
-	}
-	switch p := n.Pool().(type) {
-	case *sql.DB:
-		return p
-	case gorm.GetDBConnector:
-		db, err := p.GetDBConn()
-		if err != nil {
-			return nil
-		}
-		return db
-	}
-	return nil
-}
-
 type planResult uint8
 
 const (
@@ -125,7 +105,9 @@ func (l *Log) explainLoop() {
 	for {
 		select {
 		case j := <-l.explains:
+			start := l.now()
 			l.explain(l.explainCtx, j)
+			l.rest(l.now().Sub(start))
 		case <-l.stop:
 			for {
 				select {
@@ -136,6 +118,21 @@ func (l *Log) explainLoop() {
 				}
 			}
 		}
+	}
+}
+
+// rest pauses after an EXPLAIN ANALYZE that took d, so that slow statements of
+// ever new shapes, run once more, do not add more than a fifth of one connection
+// to the load. What comes meanwhile waits or is dropped.
+func (l *Log) rest(d time.Duration) {
+	if l.cfg.Explain != Analyze {
+		return
+	}
+	timer := time.NewTimer(analyzeRest * d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.stop:
 	}
 }
 
@@ -155,9 +152,8 @@ func (l *Log) explain(ctx context.Context, j *job) {
 	l.report(j.entry)
 }
 
-// planOf takes a connection of the node's pool and asks on it. It leaves a pool
-// alone that has none to spare: the traffic comes first. Its statements go past
-// the hooks, so it is never its own subject.
+// planOf takes a connection of the node's pool and asks on it. Its statements go
+// past the hooks, so it is never its own subject.
 func (l *Log) planOf(ctx context.Context, j *job) (plan *QueryPlan, result planResult) {
 	defer func() {
 		if recover() != nil { // a driver's, or a defect of ours: no reason to end the program
@@ -165,11 +161,11 @@ func (l *Log) planOf(ctx context.Context, j *job) (plan *QueryPlan, result planR
 			plan, result = nil, planFailed
 		}
 	}()
-	if s := j.pool.Stats(); s.MaxOpenConnections > 0 && s.InUse >= s.MaxOpenConnections || ctx.Err() != nil {
-		return nil, planDropped
-	}
 	acquire, cancel := context.WithTimeout(ctx, acquireTimeout)
 	defer cancel()
+	if !spare(acquire, j.pool) {
+		return nil, planDropped
+	}
 	conn, err := j.pool.Conn(acquire)
 	if acquire.Err() != nil && err != nil {
 		return nil, planDropped
@@ -193,37 +189,4 @@ func (l *Log) planOf(ctx context.Context, j *job) (plan *QueryPlan, result planR
 		}
 		mode = Plan // running it took too long: its plan alone
 	}
-}
-
-// readOnly calls f in a transaction that is read only and always rolled back. A
-// connection that cannot roll back is thrown away.
-func readOnly(ctx context.Context, conn *sql.Conn, f func(*sql.Tx) error) error {
-	tx, err := conn.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
-	if err != nil {
-		return err
-	}
-	err = f(tx)
-	if rollback := tx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) {
-		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
-		err = errors.Join(err, rollback)
-	}
-	return err
-}
-
-// queryPrepared runs text as a prepared statement, with or without parameters:
-// that is the extended protocol, which refuses a second statement in the text,
-// whatever the driver's mode.
-func queryPrepared(ctx context.Context, on interface {
-	PrepareContext(context.Context, string) (*sql.Stmt, error)
-}, text string, args []any, read func(*sql.Rows) error) error {
-	stmt, err := on.PrepareContext(ctx, text)
-	if err != nil {
-		return err
-	}
-	defer stmt.Close() //nolint:errcheck // nothing depends on it
-	rows, err := stmt.QueryContext(ctx, args...)
-	if err != nil {
-		return err
-	}
-	return errors.Join(read(rows), rows.Close())
 }

@@ -69,8 +69,10 @@ func (h *history) push(e Entry) {
 		h.dropOldest()
 	}
 	if h.n == len(h.ring) { // below maxEntries: it grows
-		h.ring = append(slices.Concat(h.ring[h.first:], h.ring[:h.first]), Entry{})
-		h.first = 0
+		if h.first > 0 {
+			h.ring, h.first = slices.Concat(h.ring[h.first:], h.ring[:h.first]), 0
+		}
+		h.ring = append(h.ring, Entry{})
 	}
 	h.ring[(h.first+h.n)%len(h.ring)] = e
 	h.n++

@@ -1,12 +1,9 @@
 package slowlog
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
-	"log/slog"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +16,6 @@ import (
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
 
-	"github.com/gorminfra/infra/internal/hook"
 	"github.com/gorminfra/infra/internal/sqltext"
 	"github.com/gorminfra/infra/internal/testbed"
 )
@@ -34,12 +30,14 @@ func (s *statements) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.Tra
 	s.add(d.SQL)
 	return ctx
 }
+
 func (s *statements) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 func (s *statements) TracePrepareStart(ctx context.Context, _ *pgx.Conn, d pgx.TracePrepareStartData) context.Context {
 	s.add("PREPARE: " + d.SQL)
 	return ctx
 }
+
 func (s *statements) TracePrepareEnd(context.Context, *pgx.Conn, pgx.TracePrepareEndData) {}
 
 func (s *statements) add(text string) {
@@ -111,86 +109,6 @@ func mustExec(tb testing.TB, db *gorm.DB, text string, args ...any) {
 		tb.Fatal(err)
 	}
 }
-
-// --- own time
-
-type den struct {
-	ID     int64
-	Wolves []slowWolf `gorm:"foreignKey:DenID"`
-}
-
-type slowWolf struct {
-	ID    int64
-	DenID int64
-}
-
-func TestPreloadIsNotBlamedOnItsParent(t *testing.T) {
-	t.Parallel()
-	db, _, _ := openPostgres(t)
-	mustExec(t, db, `CREATE TABLE dens (id bigint PRIMARY KEY)`)
-	mustExec(t, db, `INSERT INTO dens VALUES (1)`)
-	mustExec(t, db, `CREATE VIEW slow_wolves AS SELECT 1::bigint AS id, 1::bigint AS den_id FROM (SELECT pg_sleep(0.3)) s`)
-	l := use(t, db, Config{Threshold: 250 * time.Millisecond})
-	var dens []den
-	if err := db.Preload("Wolves").Find(&dens).Error; err != nil {
-		t.Fatal(err)
-	}
-	if len(dens) != 1 || len(dens[0].Wolves) != 1 {
-		t.Fatalf("dens %+v", dens)
-	}
-	var tables []string
-	for _, e := range l.Entries() {
-		tables = append(tables, e.Table)
-		if e.Duration < 300*time.Millisecond {
-			t.Errorf("duration %v of a statement that sleeps 300 ms", e.Duration)
-		}
-	}
-	if !slices.Equal(tables, []string{"slow_wolves"}) {
-		t.Fatalf("slow tables %v, want the preload's alone", tables)
-	}
-}
-
-func TestRowsAreTimedToTheirClose(t *testing.T) {
-	t.Parallel()
-	db, _, _ := openPostgres(t)
-	const pause = 300 * time.Millisecond
-	l := use(t, db, Config{Threshold: pause})
-	_, _, line, _ := runtime.Caller(0)
-	rows, err := db.Raw("SELECT id FROM wolves ORDER BY id LIMIT 2").Rows()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !rows.Next() {
-		t.Fatal("no row")
-	}
-	time.Sleep(pause) // the caller's own work, which holds the connection
-	if n := len(l.Entries()); n != 0 {
-		t.Fatalf("%d entries before Close", n)
-	}
-	if err := rows.Close(); err != nil {
-		t.Fatal(err)
-	}
-	entries := l.Entries()
-	if len(entries) != 1 || entries[0].Duration < pause {
-		t.Fatalf("entries %+v, want one of %v or more", entries, pause)
-	}
-	if site := entries[0].Site.String(); !strings.Contains(site, fmt.Sprintf("postgres_test.go:%d ", line+1)) {
-		t.Errorf("site %s, want line %d, where the loop began", site, line+1)
-	}
-}
-
-func TestSlowStatementOnRealTime(t *testing.T) {
-	t.Parallel()
-	db, _, _ := openPostgres(t)
-	l := use(t, db, Config{Threshold: 200 * time.Millisecond})
-	mustExec(t, db, "SELECT 1")
-	mustExec(t, db, "SELECT pg_sleep(0.2)")
-	if e := l.Entries(); len(e) == 0 || e[0].Duration < 200*time.Millisecond || e[0].Shape != "SELECT pg_sleep(?)" {
-		t.Fatalf("entries %+v", e)
-	}
-}
-
-// --- what is explained
 
 func TestWritesInAnyDisguiseAreNeverExplained(t *testing.T) {
 	t.Parallel()
@@ -350,285 +268,5 @@ func TestPreparedAndTransactionalReadsAreExplained(t *testing.T) {
 	until(t, "the plan", func() bool { return l.Stats().Explained == 1 })
 	if p := l.Entries()[0].Plan; len(p.Findings) != 0 || !strings.Contains(p.Text, "Index Scan using wolves_pkey on wolves") {
 		t.Fatalf("plan %+v", p)
-	}
-}
-
-func TestFailingPlanLeavesTheUsersTransactionUsable(t *testing.T) {
-	t.Parallel()
-	db, _, _ := openPostgres(t)
-	l := use(t, db, Config{Threshold: 1, Explain: Plan})
-	err := db.Transaction(func(tx *gorm.DB) error {
-		if err := tx.Exec("CREATE TABLE cubs (id int)").Error; err != nil {
-			return err
-		}
-		var n int64
-		if err := tx.Table("cubs").Count(&n).Error; err != nil { // no other session sees the table yet
-			return err
-		}
-		until(t, "the plan to fail", func() bool { return l.Stats().ExplainFailed == 1 })
-		return tx.Exec("INSERT INTO cubs VALUES (1)").Error
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var n int64
-	if err := db.Table("cubs").Count(&n).Error; err != nil || n != 1 {
-		t.Fatalf("%d cubs, error %v", n, err)
-	}
-}
-
-func TestFailedStatementsHaveNoPlan(t *testing.T) {
-	t.Parallel()
-	db, _, seen := openPostgres(t)
-	l := use(t, db, Config{Threshold: 1, Explain: Plan})
-	var n int
-	if err := db.Raw("SELECT 1 FROM nowhere").Scan(&n).Error; err == nil {
-		t.Fatal("no error")
-	}
-	if err := db.Where("id = -1").First(&wolf{}).Error; err != gorm.ErrRecordNotFound { //nolint:errorlint // as GORM gives it
-		t.Fatal(err)
-	}
-	until(t, "the plan of the empty read", func() bool { return l.Stats().Explained == 1 })
-	if e := l.Entries(); len(e) != 2 || e[0].Error != "not_found" || e[1].Error != "42P01" || len(seen.with("EXPLAIN (FORMAT JSON) SELECT 1 FROM nowhere")) != 0 {
-		t.Fatalf("entries %+v", e)
-	}
-}
-
-// --- faults
-
-func TestExhaustedPoolIsLeftAlone(t *testing.T) {
-	t.Parallel()
-	db, pool, seen := openPostgres(t)
-	pool.SetMaxOpenConns(1)
-	l := use(t, db, Config{Threshold: 1, Explain: Plan})
-	err := db.Transaction(func(tx *gorm.DB) error {
-		var w []wolf
-		if err := tx.Where("id = ?", 7).Find(&w).Error; err != nil {
-			return err
-		}
-		until(t, "the plan to be dropped", func() bool { return l.Stats().ExplainDropped == 1 })
-		return tx.Exec("UPDATE wolves SET pack = 1 WHERE id = 7").Error
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if pool.Stats().WaitCount != 0 || len(seen.with("EXPLAIN")) != 0 {
-		t.Fatalf("the pool was waited for %d times, asked %q", pool.Stats().WaitCount, seen.with("EXPLAIN"))
-	}
-	// A dropped plan is still due.
-	var w []wolf
-	if err := db.Where("id = ?", 8).Find(&w).Error; err != nil {
-		t.Fatal(err)
-	}
-	until(t, "the plan", func() bool { return l.Stats().Explained == 1 })
-}
-
-func TestServerThatDoesNotAnswerHoldsUpThePlanForItsTimeoutOnly(t *testing.T) {
-	t.Parallel()
-	c := testbed.SharedCluster(t)
-	proxy := testbed.NewProxy(t, c.Primary().Addr())
-	name := c.NewDatabase(t)
-	db, pool, _ := openDSN(t, testbed.DSN(proxy.Addr(), name))
-	l := use(t, db, Config{Threshold: 1, Explain: Plan})
-	conn, err := pool.Conn(t.Context()) // so that one is idle, past its dial
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := conn.Close(); err != nil {
-		t.Fatal(err)
-	}
-	proxy.Blackhole()
-	j := &job{pool: pool, sql: "SELECT 1", text: sqltext.Parse("SELECT 1"), timeout: minExplainTimeout}
-	start := time.Now()
-	_, result := l.planOf(t.Context(), j)
-	if d := time.Since(start); result == planDone || d > 10*time.Second {
-		t.Fatalf("result %v after %v", result, d)
-	}
-	if err := proxy.Restore(); err != nil {
-		t.Fatal(err)
-	}
-	mustExec(t, db, "SELECT 1")
-}
-
-func TestPlanDoesNotQueueBehindALock(t *testing.T) {
-	t.Parallel()
-	db, pool, _ := openPostgres(t)
-	tx := db.Begin()
-	defer tx.Rollback()
-	if err := tx.Exec("LOCK TABLE wolves IN ACCESS EXCLUSIVE MODE").Error; err != nil {
-		t.Fatal(err)
-	}
-	conn, err := pool.Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close() //nolint:errcheck // the pool is closed after it
-	text := "SELECT * FROM wolves"
-	_, err = explainPostgres(t.Context(), conn, &job{sql: text, text: sqltext.Parse(text), timeout: maxExplainTimeout}, Plan)
-	if sqlState(err) != "55P03" { // lock_not_available
-		t.Fatalf("error %v", err)
-	}
-}
-
-func TestStatementTimeoutBoundsAnalyzeAndThePlanAloneIsKept(t *testing.T) {
-	t.Parallel()
-	db, _, seen := openPostgres(t)
-	l := use(t, db, Config{Threshold: 1, Explain: Analyze})
-	var v []string
-	// Quick for the caller, who stops it; EXPLAIN ANALYZE gets no further.
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	if err := db.WithContext(ctx).Raw("SELECT pg_sleep(30)::text").Scan(&v).Error; err == nil {
-		t.Fatal("no error")
-	}
-	until(t, "the plan", func() bool { return l.Stats().Explained == 1 })
-	e := l.Entries()[0]
-	if e.Plan.Analyzed || e.Error != "timeout" {
-		t.Fatalf("analyzed %v, error %q", e.Plan.Analyzed, e.Error)
-	}
-	if n := len(seen.with("PREPARE: EXPLAIN (ANALYZE")); n != 1 {
-		t.Fatalf("EXPLAIN ANALYZE was asked for %d times, want once, in vain", n)
-	}
-}
-
-// --- redaction
-
-func TestNoValueIsKeptAnywhere(t *testing.T) {
-	t.Parallel()
-	db, _, _ := openPostgres(t)
-	out := &lines{}
-	var sunk []Entry
-	l := use(t, db, Config{
-		Threshold: 1, Explain: Analyze, Logger: slog.New(slog.NewJSONHandler(out, nil)),
-		User: func(context.Context) string { return "topsecret-user" },
-		Sink: func(_ context.Context, e Entry) { sunk = append(sunk, e) },
-	})
-	var w []wolf
-	var n int64
-	for _, run := range []func() error{
-		func() error { return db.Where("name = ?", "topsecret").Find(&w).Error },
-		func() error { return db.Where("name = 'topsecret' AND pack IN (424242, 424243)").Find(&w).Error },
-		func() error {
-			return db.Raw("SELECT count(*) FROM wolves WHERE name = $x$topsecret$x$ -- topsecret\n GROUP BY 'topsecret' || name ORDER BY name = 'topsecret'").Scan(&n).Error
-		},
-		func() error { return db.Create(&wolf{Name: "topsecret"}).Error },
-		func() error { return db.Exec("SET application_name = topsecret").Error },
-		func() error { return db.Table("wolves AS w, (SELECT 'topsecret' AS s) x").Count(&n).Error },
-		func() error { return db.Raw("SELECT to_char(now(), 'topsecret')").Scan(&w).Error },
-	} {
-		_ = run()
-	}
-	for _, run := range []func() error{
-		func() error { return db.Exec("SELECT 'topsecret'::int").Error },
-		func() error {
-			return db.Exec("INSERT INTO wolves (id, name, pack) VALUES (1, 'topsecret', 424242)").Error
-		},
-		func() error { return db.Exec("SELECT 'topsecret").Error },
-	} {
-		if run() == nil {
-			t.Fatal("no error")
-		}
-	}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if s := l.Stats(); s.Explained < 3 || s.Slow != 10 {
-		t.Fatalf("%+v", s)
-	}
-	var all bytes.Buffer
-	for _, e := range slices.Concat(l.Entries(), sunk) {
-		fmt.Fprintf(&all, "%+v %+v\n", e, e.Plan)
-	}
-	for _, total := range l.Top(100) {
-		fmt.Fprintf(&all, "%+v %+v\n", total, total.Plan)
-	}
-	all.Write(out.buf.Bytes())
-	for _, secret := range []string{"topsecret", "424242", "424243"} {
-		for line := range strings.Lines(all.String()) {
-			if strings.Contains(line, secret) {
-				t.Errorf("%s came through: %s", secret, line)
-			}
-		}
-	}
-}
-
-// --- nodes
-
-// toReplica sends every read outside transactions to one node.
-type toReplica struct{ node *hook.Node }
-
-func (r *toReplica) Route(context.Context, *hook.Record) (*hook.Node, error) { return r.node, nil }
-func (r *toReplica) Retry(context.Context, *hook.Record, error) *hook.Node   { return nil }
-func (r *toReplica) Done(*hook.Record, *hook.Node, error, time.Duration)     {}
-func (r *toReplica) RouteTx(context.Context, *sql.TxOptions, hook.Hint) (*hook.Node, error) {
-	return r.node, nil
-}
-
-func TestPlanIsAskedOfTheNodeThatRanTheStatement(t *testing.T) {
-	t.Parallel()
-	c := testbed.SharedCluster(t)
-	name := c.NewDatabase(t)
-	db, _, onPrimary := openDSN(t, c.Primary().DSN(name))
-	if err := c.WaitCaughtUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	cfg, err := pgx.ParseConfig(c.Replica(0).DSN(name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	onReplica := &statements{}
-	cfg.Tracer = onReplica
-	replica := stdlib.OpenDB(*cfg)
-	defer replica.Close() //nolint:errcheck // after the test
-	l := use(t, db, Config{Threshold: 1, Explain: Analyze})
-	hub, err := hook.Attach(db)
-	if err != nil {
-		t.Fatal(err)
-	}
-	node := hub.NewNode("r1", replica)
-	defer node.Close()
-	remove, err := hub.Register(&toReplica{node})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer remove()
-	var w []wolf
-	if err := db.Where("id = ?", 7).Find(&w).Error; err != nil || len(w) != 1 {
-		t.Fatalf("%d wolves, error %v", len(w), err)
-	}
-	until(t, "the plan", func() bool { return l.Stats().Explained == 1 })
-	if e := l.Entries()[0]; e.Node != "r1" || e.Plan.Node != "r1" || !e.Plan.Analyzed {
-		t.Errorf("entry of %s, plan %+v", e.Node, e.Plan)
-	}
-	if len(onReplica.with("PREPARE: EXPLAIN (ANALYZE")) != 1 || len(onPrimary.with("EXPLAIN")) != 0 {
-		t.Errorf("asked the replica %q, the primary %q", onReplica.with("EXPLAIN"), onPrimary.with("EXPLAIN"))
-	}
-}
-
-func TestSlowLogWhileStatementsRunOnManyGoroutines(t *testing.T) {
-	t.Parallel()
-	db, _, _ := openPostgres(t)
-	l := use(t, db, Config{Threshold: 1, Explain: Plan, History: 20, Queue: 4, Sink: func(_ context.Context, e Entry) { _ = e.Site.String() }})
-	var wg sync.WaitGroup
-	const goroutines, each = 8, 25
-	for g := range goroutines {
-		wg.Go(func() {
-			for i := range each {
-				var w []wolf
-				if err := db.Table("wolves").Limit(g+1).Where(fmt.Sprintf("id = ? AND pack <> pack + %s", strings.Repeat("1+", i)+"1"), i).Find(&w).Error; err != nil {
-					t.Error(err)
-					return
-				}
-				_, _, _ = l.Entries(), l.Top(3), l.Stats()
-			}
-		})
-	}
-	wg.Wait()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s := l.Stats()
-	if s.Slow != goroutines*each || s.Entries != 20 || s.Explained == 0 || s.ExplainFailed != 0 {
-		t.Fatalf("%+v", s)
 	}
 }
