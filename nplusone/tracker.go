@@ -18,6 +18,7 @@ const (
 	maxSeen      = 12_000    // parameter tuples told apart
 	maxSamples   = 64 << 10  // bytes of parameter samples
 	maxReasons   = 8         // reasons of Ignore told apart
+	maxWritten   = 64        // tables written; with more, every write counts for all
 )
 
 // event is one finished statement, as the tracker needs it.
@@ -103,7 +104,13 @@ type tracker struct {
 	ignored    []Ignored
 	writes     uint32
 	wroteAll   uint32
-	wrote      [32]uint32 // by hash of the table
+	wrote      []tableWrite
+}
+
+// tableWrite is the number of the last write of one table.
+type tableWrite struct {
+	table uint64 // hash of the name
+	n     uint32
 }
 
 // note adds a statement.
@@ -123,12 +130,12 @@ func (t *tracker) note(e *event) {
 	} else {
 		t.time += e.took
 	}
+	if e.text.MayWrite() {
+		t.noteWrite(e.text) // a failed one, too: it may have happened
+	}
 	if e.failed {
 		t.failed++
 		return
-	}
-	if e.text.MayWrite() {
-		t.noteWrite(e.text)
 	}
 	g := t.group(key, e)
 	if g == nil {
@@ -208,8 +215,26 @@ func (t *tracker) noteWrite(text *sqltext.Statement) {
 		return
 	}
 	for i := range text.Writes {
-		t.wrote[t.bucket(text.Writes[i].Name)] = t.writes
+		w := t.lastWrite(text.Writes[i].Name)
+		switch {
+		case w != nil:
+			w.n = t.writes
+		case len(t.wrote) < maxWritten:
+			t.wrote = append(t.wrote, tableWrite{hashString(1, text.Writes[i].Name), t.writes})
+		default:
+			t.wroteAll = t.writes
+		}
 	}
+}
+
+func (t *tracker) lastWrite(table string) *tableWrite {
+	h := hashString(1, table)
+	for i := range t.wrote {
+		if t.wrote[i].table == h {
+			return &t.wrote[i]
+		}
+	}
+	return nil
 }
 
 // writtenSince reports whether a table that text reads may have been written
@@ -222,15 +247,11 @@ func (t *tracker) writtenSince(text *sqltext.Statement, n uint32) bool {
 		return true
 	}
 	for i := range text.Reads {
-		if t.wrote[t.bucket(text.Reads[i].Name)] > n {
+		if w := t.lastWrite(text.Reads[i].Name); w != nil && w.n > n {
 			return true
 		}
 	}
 	return false
-}
-
-func (t *tracker) bucket(table string) uint64 {
-	return hashString(1, table) % uint64(len(t.wrote))
 }
 
 func (t *tracker) noteIgnored(reason string, text *sqltext.Statement, took time.Duration) {

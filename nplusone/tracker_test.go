@@ -112,6 +112,37 @@ func TestHashSetAgreesWithAMapAndIsBounded(t *testing.T) {
 	}
 }
 
+func TestWritesAreKnownByTheirTable(t *testing.T) {
+	t.Parallel()
+	tr := newTracker(t, Config{})
+	read := sqltext.Analyze("SELECT * FROM a JOIN b ON b.id = a.id")
+	write := func(text string) uint32 {
+		before := tr.writes
+		tr.note(statement(text, nil))
+		return before
+	}
+	for _, tt := range []struct {
+		text string
+		want bool
+	}{
+		{"UPDATE a SET x = 1", true}, {"DELETE FROM b", true}, {"INSERT INTO c VALUES (1)", false}, {"UPDATE a SET x = 1", true},
+		{"WITH x AS (DELETE FROM b RETURNING id) SELECT * FROM x", true}, {"DO $$ $$", true}, {"SELECT 1", false},
+	} {
+		if got := tr.writtenSince(read, write(tt.text)); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.text, got, tt.want)
+		}
+	}
+	for i := range 2 * maxWritten {
+		write(fmt.Sprintf("DELETE FROM t%d", i))
+	}
+	if len(tr.wrote) != maxWritten {
+		t.Errorf("%d tables remembered", len(tr.wrote))
+	}
+	if !tr.writtenSince(read, write("DELETE FROM yet_another")) {
+		t.Error("a write that found no room is forgotten")
+	}
+}
+
 type named string
 
 type key [16]byte
