@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
@@ -14,7 +15,10 @@ import (
 	"github.com/gorminfra/infra/internal/testbed"
 )
 
-func TestMain(m *testing.M) { testbed.Main(m) }
+// GORM never ends the goroutine of its store of prepared statements.
+func TestMain(m *testing.M) {
+	testbed.Main(m, goleak.IgnoreTopFunction("gorm.io/gorm/internal/lru.NewLRU[...].func1"))
+}
 
 // item is the table of the tests.
 type item struct {
