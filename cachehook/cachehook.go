@@ -67,11 +67,14 @@ type Cache struct {
 	end     context.CancelFunc
 	running sync.WaitGroup // what Initialize started
 	warm    chan struct{}  // closed when warming has ended
-	closed  atomic.Bool
-	once    sync.Once
-	ended   chan struct{}
-	mu      sync.Mutex // guards used, and Close against Initialize
-	used    bool
+
+	startWarming atomic.Pointer[func()] // nil when there is nothing to start
+
+	closed atomic.Bool
+	once   sync.Once
+	ended  chan struct{}
+	mu     sync.Mutex // guards used, and Close against Initialize
+	used   bool
 }
 
 // New makes a cache. It starts nothing and cannot fail: faults of the
@@ -138,6 +141,9 @@ func (c *Cache) trusted() bool {
 // Ready waits until the channel to Redis has proven itself and warming has
 // ended, or ctx ends. A cache whose Redis is down is never ready, and works.
 func (c *Cache) Ready(ctx context.Context) error {
+	if start := c.startWarming.Load(); start != nil {
+		(*start)()
+	}
 	if c.channel != nil {
 		if err := c.await(ctx, c.channel.proven, "the channel to Redis has not proven itself"); err != nil {
 			return err

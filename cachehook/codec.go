@@ -50,9 +50,7 @@ func (p *payload) encode() ([]byte, bool) {
 	if p.rows != nil {
 		size += p.rows.bytes
 	}
-	b := append(make([]byte, 0, size), magic...)
-	b = append(b, make([]byte, 8)...)
-	b = append(b, p.kind)
+	b := append(make([]byte, headerSize, size), p.kind)
 	b = binary.AppendUvarint(b, uint64(len(p.tags)))
 	for i, tag := range p.tags {
 		b = appendString(b, tag)
@@ -66,8 +64,14 @@ func (p *payload) encode() ([]byte, bool) {
 			return nil, false
 		}
 	}
-	binary.LittleEndian.PutUint64(b[len(magic):], xxhash.Sum64(b[headerSize:]))
+	putHeader(b)
 	return b, true
+}
+
+// putHeader fills the header's place in front of the body.
+func putHeader(b []byte) {
+	copy(b, magic)
+	binary.LittleEndian.PutUint64(b[len(magic):], xxhash.Sum64(b[headerSize:]))
 }
 
 func appendString(b []byte, s string) []byte {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"strings"
+	"sync"
 	"time"
 
 	"gorm.io/gorm"
@@ -18,8 +19,10 @@ var _ gorm.Plugin = (*Cache)(nil)
 func (c *Cache) Name() string { return "infra:cache" }
 
 // Initialize implements gorm.Plugin: it checks the configuration, then takes its
-// place among the statements of db and starts the channel to Redis and warming.
-// It waits for neither; see [Cache.Ready].
+// place among the statements of db and starts the channel to Redis. It does not
+// wait for it; see [Cache.Ready]. Warming starts with Ready, or with the first
+// statement that the cache may serve: while plugins are added GORM must not be
+// used.
 func (c *Cache) Initialize(db *gorm.DB) error {
 	if c.fault != nil {
 		return c.fault
@@ -48,7 +51,18 @@ func (c *Cache) Initialize(db *gorm.DB) error {
 	c.used, c.remove = true, remove
 	c.hub.Store(hub)
 	c.startRedis()
-	c.running.Go(func() { c.warmUp(hub.DB()) })
+	if len(c.cfg.Warm) == 0 {
+		close(c.warm)
+		return nil
+	}
+	start := sync.OnceFunc(func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if !c.closed.Load() {
+			c.running.Go(func() { c.warmUp(hub.DB()) })
+		}
+	})
+	c.startWarming.Store(&start)
 	return nil
 }
 
@@ -82,6 +96,10 @@ func (p part) Serves(r *hook.Record) bool {
 		if _, ok := p.c.byRule(r.Text); !ok {
 			return false
 		}
+	}
+	if start := p.c.startWarming.Load(); start != nil {
+		p.c.startWarming.Store(nil)
+		(*start)()
 	}
 	// A statement that names its node wants that node's answer.
 	h := r.Hint()
@@ -175,7 +193,5 @@ func (c *Cache) warmUp(db *gorm.DB) {
 		}
 		c.cfg.Logger.Info("cachehook: warmed", "query", w.Name, "n", i+1, "of", len(c.cfg.Warm), "took", time.Since(start))
 	}
-	if len(c.cfg.Warm) > 0 {
-		c.cfg.Logger.Info("cachehook: warming has ended", "took", time.Since(began), "entries", c.memory.entries.Load())
-	}
+	c.cfg.Logger.Info("cachehook: warming has ended", "took", time.Since(began), "entries", c.memory.entries.Load())
 }

@@ -1,0 +1,100 @@
+package cachehook
+
+import (
+	"database/sql"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+type status int64
+
+func TestC11ArgumentsThatDifferHaveDifferentKeys(t *testing.T) {
+	t.Parallel()
+	berlin, err := time.LoadLocation("Europe/Berlin")
+	must(t, err)
+	at := time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+	var nilString *string
+	empty, one := "", "1"
+	lists := [][]any{
+		{}, {nil}, {""}, {[]byte(nil)}, {[]byte{}}, {nilString}, {&empty}, {&one},
+		{"a b", "c"}, {"a", "b c"}, {"a b c"}, {"a", "b", "c"},
+		{int64(1)}, {"1"}, {1.0}, {float32(1)}, {true}, {int32(1)}, {uint64(1)}, {status(1)}, {[]byte("1")},
+		{at}, {at.In(berlin)}, {at.Add(1)}, {sql.NullTime{Time: at, Valid: true}}, {sql.NullTime{}},
+		{[]string{"a", "b"}}, {[]string{"ab"}}, {[]string{}}, {[]string(nil)}, {[]any{"a", "b"}}, {[2]string{"a", "b"}},
+		{map[string]any{"a": 1, "b": 2}}, {map[string]any{"a": 2, "b": 1}}, {map[string]any{"a": "1", "b": 2}},
+		{pgx.QueryExecModeSimpleProtocol}, {pgx.QueryExecModeExec}, {pgx.QueryExecModeSimpleProtocol, int64(1)},
+		{sql.Named("a", 1)}, {sql.Named("b", 1)}, {sql.NullString{}}, {sql.NullString{Valid: true}}, {sql.NullInt64{Valid: true}},
+	}
+	seen := make(map[string]string)
+	for _, args := range lists {
+		key, ok := appendArgs(nil, args)
+		if !ok {
+			t.Fatalf("%#v has no key", args)
+		}
+		name := fmt.Sprintf("%#v", args)
+		if other, twice := seen[string(key)]; twice {
+			t.Errorf("%s and %s have one key", other, name)
+		}
+		seen[string(key)] = name
+	}
+}
+
+func TestC11EqualArgumentsHaveOneKey(t *testing.T) {
+	t.Parallel()
+	key := func(args ...any) string {
+		b, ok := appendArgs(nil, args)
+		equal(t, "has a key", ok, true)
+		return string(b)
+	}
+	m := map[string]any{}
+	for i := range 50 {
+		m[fmt.Sprint(i)] = i
+	}
+	first := key(m)
+	for range 20 {
+		equal(t, "the order of a map", key(m), first)
+	}
+	equal(t, "int and int64", key(1), key(int64(1)))
+	a, b := "x", "x"
+	equal(t, "pointers", key(&a), key(&b))
+}
+
+func TestC11UnreadableArgumentHasNoKey(t *testing.T) {
+	t.Parallel()
+	type loop struct{ Next *loop }
+	for _, arg := range []any{struct{ A int }{1}, make(chan int), func() {}, &loop{}} {
+		if _, ok := appendArgs(nil, []any{arg}); ok {
+			t.Errorf("%T has a key", arg)
+		}
+	}
+}
+
+func TestC11QueriesThatDifferShareNothing(t *testing.T) {
+	t.Parallel()
+	db := open(t, database(t), Config{})
+	queries := func(f func()) int64 {
+		before := db.seen.queries.Load()
+		f()
+		return db.seen.queries.Load() - before
+	}
+	var p product
+	var m map[string]any
+	var n int64
+	for i, f := range []func(){
+		func() { must(t, db.First(&p, 1).Error); p = product{} },
+		func() { must(t, db.First(&p, 2).Error); p = product{} },
+		func() { must(t, db.Select("id").First(&p, 1).Error); p = product{} },
+		func() { m = map[string]any{}; must(t, db.Model(&product{}).Where("id = ?", 1).Take(&m).Error) },
+		func() { must(t, db.Clauses(TTL(time.Second)).First(&p, 1).Error); p = product{} },
+		func() { must(t, db.Clauses(Tags("a")).First(&p, 1).Error); p = product{} },
+		func() { must(t, db.Clauses(Tags("a", "b")).First(&p, 1).Error); p = product{} },
+		func() { must(t, db.Model(&product{}).Where("name = ?", "1").Count(&n).Error) },
+		func() { must(t, db.Model(&product{}).Where("name = '1'").Count(&n).Error) },
+	} {
+		equal(t, fmt.Sprintf("%d: first", i), queries(f), 1)
+		equal(t, fmt.Sprintf("%d: second", i), queries(f), 0)
+	}
+}
