@@ -2,7 +2,6 @@ package hook
 
 import (
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 
 	"github.com/jackc/pgx/v5"
@@ -36,8 +35,14 @@ func autocommitOutcome(err error) TxnOutcome {
 
 // notSent reports whether the server cannot have seen the statement.
 func notSent(err error) bool {
+	if errors.Is(err, pgconn.ErrConnClosed) {
+		// pgx gives it, and calls it safe to retry, also for a connection that was
+		// lost while it waited for the answer by the simple protocol, as of COMMIT.
+		// Its stdlib makes driver.ErrBadConn of it, which therefore proves nothing.
+		return false
+	}
 	var dial *pgconn.ConnectError
-	return errors.Is(err, driver.ErrBadConn) || pgconn.SafeToRetry(err) || errors.As(err, &dial)
+	return pgconn.SafeToRetry(err) || errors.As(err, &dial)
 }
 
 // refusedByServer reports whether the server answered that the statement failed

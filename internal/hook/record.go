@@ -142,12 +142,13 @@ type Record struct {
 	stages   *stages
 	orig     gorm.ConnPool // Statement.ConnPool as it was
 	tx       *Tx
-	prepared bool    // the caller uses prepared statements
-	reached  bool    // SQL has reached the statement pool
-	wrapped  bool    // another plugin's pool stands around ours
-	sent     bool    // the server may have seen it
-	outer    *Record // the statement that this Direct one is sent for
-	runErr   error   // the driver's error, before GORM translates it
+	prepared bool      // the caller uses prepared statements
+	reached  bool      // SQL has reached the statement pool
+	wrapped  bool      // another plugin's pool stands around ours
+	sent     bool      // the server may have seen it
+	conn     *sql.Conn // of a write that must not be sent twice
+	outer    *Record   // the statement that this Direct one is sent for
+	runErr   error     // the driver's error, before GORM translates it
 	forked   bool
 	hint     Hint // of a fork
 	done     atomic.Bool
@@ -223,6 +224,7 @@ func (r *Record) finish(completed bool) {
 	if r.rows != nil {
 		r.rows.drop()
 	}
+	r.release()
 	err := r.databaseError()
 	r.endAttempt(err)
 	if t := r.Txn; t != nil && t.Autocommit {

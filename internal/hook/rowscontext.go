@@ -50,7 +50,7 @@ func (c *rowsContext) AfterFunc(f func()) (stop func() bool) {
 	if c.Context.Done() != nil {
 		child.stopParent = context.AfterFunc(c.Context, func() {
 			f()
-			child.leave(c.Context.Err())
+			child.leave()
 		})
 	}
 	return child.stop
@@ -64,11 +64,11 @@ type rowsChild struct {
 
 func (k *rowsChild) stop() bool {
 	stopped := k.stopParent == nil || k.stopParent()
-	k.leave(nil)
+	k.leave()
 	return stopped
 }
 
-func (k *rowsChild) leave(err error) {
+func (k *rowsChild) leave() {
 	if !k.left.CompareAndSwap(false, true) {
 		return
 	}
@@ -80,7 +80,7 @@ func (k *rowsChild) leave(err error) {
 	c.mu.Unlock()
 	if tell {
 		c.let()
-		c.closed(err)
+		c.closed(c.Err()) // when the context has ended, database/sql has closed them
 	}
 }
 

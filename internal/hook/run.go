@@ -196,10 +196,16 @@ func try[T any](ctx context.Context, r *Record, run func(context.Context, gorm.C
 		return res, err
 	}
 	r.startAttempt(node)
-	res, err = run(ctx, node.target(r.prepared), r.SQL)
+	on := func(pool gorm.ConnPool, text string) (res T, err error) {
+		if pool, err = r.sendOnce(ctx, pool); err != nil {
+			return res, err
+		}
+		return run(ctx, pool, text)
+	}
+	res, err = on(node.target(r.prepared), r.SQL)
 	if err != nil && r.prepared && closedStatement(err) {
 		// A Reset came between its look-up and its run, and nothing ran.
-		res, err = run(ctx, node.target(true), r.SQL)
+		res, err = on(node.target(true), r.SQL)
 	}
 	if err == nil {
 		return res, nil
@@ -210,14 +216,15 @@ func try[T any](ctx context.Context, r *Record, run func(context.Context, gorm.C
 		// another plan.
 		node.forget(r.SQL)
 		r.retryOn(node, err)
-		return run(ctx, node.physical, node.freshText(r.SQL))
+		return on(node.physical, node.freshText(r.SQL))
 	}
 	if r.stages.router == nil {
 		return res, err
 	}
 	if again := r.stages.router.Retry(ctx, r, err); again != nil {
 		r.retryOn(again, err)
-		return run(ctx, again.target(r.prepared), r.SQL)
+		r.sent = true
+		return on(again.target(r.prepared), r.SQL)
 	}
 	return res, err
 }
