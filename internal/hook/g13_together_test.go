@@ -195,13 +195,10 @@ func init() {
 		{name: "clauses-of-dbresolver", run: func(e *env) {
 			e.seed()
 			var replica bool
-			tx := e.db.Clauses(dbresolver.Read).Begin()
-			e.muted(func() { e.must(tx.Raw("SELECT pg_is_in_recovery()").Scan(&replica).Error) })
-			e.is("read begins on a replica where there is a router", replica == (e.variant != "bare"))
-			e.did("roll back", tx.Rollback())
+			e.beginsOnReplica(func() *gorm.DB { return e.db.Clauses(dbresolver.Read).Begin() })
 			e.did("write", e.db.Clauses(dbresolver.Write).Raw("SELECT pg_is_in_recovery()").Scan(&replica))
 			e.is("on the primary", !replica)
-			tx = e.db.Clauses(dbresolver.Write).Begin()
+			tx := e.db.Clauses(dbresolver.Write).Begin()
 			e.did("begin", tx.Create(&Company{Name: "x"}))
 			e.did("commit", tx.Commit())
 			e.did("use", e.db.Clauses(dbresolver.Use("replica1")).Order("id").Find(&[]Company{}))
