@@ -56,6 +56,7 @@ type Cache struct {
 	floors  positions
 	pending quarantine
 	salt    string
+	markTTL time.Duration
 	varies  atomic.Bool // sessions have search paths of their own
 	counts  counters
 
@@ -83,6 +84,7 @@ func New(cfg Config) *Cache {
 	c := &Cache{fault: cfg.Validate(), now: newClock(), warm: make(chan struct{}), ended: make(chan struct{}), salt: mint().String()}
 	c.cfg = cfg.withDefaults()
 	c.cfg.Tables, c.cfg.Affects = foldRules(cfg.Tables), foldEdges(cfg.Affects)
+	c.markTTL = markTTL
 	c.life, c.end = context.WithCancel(context.Background())
 	c.mirror = newMirror(c.cfg.Redis == nil)
 	c.every, c.schema = c.mirror.cell(everyTag, true), c.mirror.cell(schemaTag, true)
@@ -103,7 +105,7 @@ func New(cfg Config) *Cache {
 func (c *Cache) connect() {
 	prefix := "infra:" + c.cfg.Name + ":cache:"
 	r := &redisStore{
-		client: c.cfg.Redis, guard: c.guard, prefix: prefix, markTTL: markTTL,
+		client: c.cfg.Redis, guard: c.guard, prefix: prefix, markTTL: c.markTTL,
 		tagTTL: max(24*time.Hour, 4*c.cfg.L1.TTL, 4*c.cfg.L2.TTL),
 	}
 	c.store = r

@@ -79,7 +79,7 @@ func (c *Cache) beforeCommit(ctx context.Context, t *hook.Txn) error {
 		}
 		return nil
 	}
-	p.timer = time.AfterFunc(markTTL/2, func() { c.renew(p) })
+	p.timer = time.AfterFunc(c.markTTL/2, func() { c.renew(p) })
 	return nil
 }
 
@@ -95,7 +95,7 @@ func (c *Cache) renew(p *pending) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.ended {
-		p.timer.Reset(markTTL / 2)
+		p.timer.Reset(c.markTTL / 2)
 	}
 }
 

@@ -1,0 +1,42 @@
+package cachehook_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/gorminfra/infra/cachehook"
+)
+
+func Example() {
+	cache := cachehook.New(cachehook.Config{
+		Tables: map[string]cachehook.Rule{"products": {TTL: time.Minute}}, // db.First(&product, 42) is cached
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	})
+	// db.Use(cache), and db.Clauses(cachehook.TTL(time.Second)).Find(&orders) for single queries.
+	defer cache.Close()
+
+	ctx := context.Background()
+	price := func() int {
+		v, err := cachehook.Fetch(ctx, cache, "price of 42", time.Minute, []string{"prices"}, func(context.Context) (int, error) {
+			fmt.Println("asking the supplier")
+			return 7, nil
+		})
+		if err != nil {
+			fmt.Println(err)
+		}
+		return v
+	}
+	fmt.Println(price())
+	fmt.Println(price())
+	_ = cache.Invalidate(ctx, "prices")
+	fmt.Println(price())
+	// Output:
+	// asking the supplier
+	// 7
+	// 7
+	// asking the supplier
+	// 7
+}
