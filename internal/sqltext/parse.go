@@ -21,6 +21,7 @@ type parser struct {
 	pos    int
 	depth  int
 	failed bool
+	shaper shaper // its buffers are kept
 	st     *Statement
 
 	started  bool           // an operation has been found for the first statement
@@ -48,7 +49,7 @@ func Parse(text string) *Statement {
 		return st
 	}
 	p := parsers.Get().(*parser)
-	*p = parser{text: text, toks: p.toks[:0], st: st, whereFrom: -1}
+	*p = parser{text: text, toks: p.toks[:0], shaper: p.shaper, st: st, whereFrom: -1}
 	var ok bool
 	p.toks, ok = scan(text, p.toks)
 	if ok {
@@ -62,7 +63,7 @@ func Parse(text string) *Statement {
 	}
 	st.Shape = p.shape()
 	st.Fingerprint = xxhash.Sum64String(st.Shape)
-	if cap(p.toks) <= 1<<14 {
+	if cap(p.toks) <= 1<<14 && cap(p.shaper.out) <= 1<<16 && cap(p.shaper.frames) <= 1<<10 { // large ones are not worth keeping
 		p.text, p.st, p.ctes = "", nil, nil
 		parsers.Put(p)
 	}

@@ -172,7 +172,12 @@ func (p *parser) condition(from, to int) bool {
 		}
 	case t.kw == kwIn && p.toks[i+1].kind == kLParen:
 		pred.Op = "in"
+		pred.Args = make([]int, 0, (to-i-2)/2)
 		for i += 2; ; i++ {
+			for p.toks[i].kind == kParam && p.toks[i].arg >= 0 && p.toks[i+1].kind == kComma { // most of a long list
+				pred.Args = append(pred.Args, int(p.toks[i].arg))
+				i += 2
+			}
 			j := p.operand(i, to, &pred)
 			if j == i || j >= to {
 				return false

@@ -58,6 +58,9 @@ type scanner struct {
 // when text is no SQL: invalid UTF-8, a control character, something unterminated.
 // The tokens then still cover the text.
 func scan(text string, toks []token) ([]token, bool) {
+	if n := len(text) / 8; n > 1<<10 && cap(toks) < n {
+		toks = make([]token, 0, n) // most long texts have more
+	}
 	s := scanner{text: text, toks: toks, ok: utf8.ValidString(text)}
 	for i := 0; i < len(text); {
 		c := text[i]

@@ -3,6 +3,7 @@ package sqltext
 import (
 	"bytes"
 	"strings"
+	"unicode/utf8"
 )
 
 // A list frame folds the elements of one IN list, array or VALUES: an element
@@ -44,7 +45,8 @@ func (p *parser) shape() string {
 			return map[Operation]string{Savepoint: "SAVEPOINT ?", RollbackTo: "ROLLBACK TO SAVEPOINT ?", Release: "RELEASE SAVEPOINT ?"}[p.st.Operation]
 		}
 	}
-	s := shaper{p: p, out: make([]byte, 0, min(len(p.text)+16, 1<<12)), frames: make([]listFrame, 1, 16)}
+	s := &p.shaper
+	s.p, s.out, s.frames, s.seen = p, s.out[:0], append(s.frames[:0], listFrame{}), s.seen[:0]
 	toks := p.toks
 	last := len(toks) - 1
 	for last > 0 && toks[last-1].kind == kSemi {
@@ -56,7 +58,10 @@ func (p *parser) shape() string {
 	for len(s.frames) > 1 {
 		s.closeList()
 	}
-	return strings.ToValidUTF8(string(s.out), "\uFFFD")
+	if !utf8.Valid(s.out) {
+		return strings.ToValidUTF8(string(s.out), "\uFFFD")
+	}
+	return string(s.out)
 }
 
 // token writes the token i and returns the next one to write.
@@ -93,7 +98,13 @@ func (s *shaper) token(i int) int {
 		if s.top().kind == valuesList && toks[i+1].kind != kLParen {
 			s.closeList()
 		}
-		s.endElement()
+		f := s.top()
+		one := f.kind == foldedList && string(s.out[f.elem:]) == "?"
+		if folds := s.endElement(); one && folds {
+			for k := toks[i+1].kind; (k == kParam || k == kNumber || k == kString) && toks[i+2].kind == kComma; k = toks[i+1].kind {
+				i += 2 // another "?", which would be dropped
+			}
+		}
 		s.out = append(s.out, ',', ' ')
 		s.top().elem = len(s.out)
 		return i + 1
@@ -266,23 +277,26 @@ func (s *shaper) openList(i int) {
 	s.push(k)
 }
 
-// endElement ends the element at hand and drops it when its like was kept.
-func (s *shaper) endElement() {
+// endElement ends the element at hand and drops it when its like was kept. It
+// reports whether the next of its like will be dropped.
+func (s *shaper) endElement() bool {
 	f := s.top()
 	if f.kind == plainList {
-		return
+		return false
 	}
 	elem := s.out[f.elem:]
 	for _, kept := range s.seen[f.seenBase:] {
-		if bytes.Equal(s.out[kept.start:kept.end], elem) {
+		if kept.end-kept.start == len(elem) && bytes.Equal(s.out[kept.start:kept.end], elem) {
 			s.out = s.out[:f.kept]
-			return
+			return true
 		}
 	}
-	if len(s.seen)-f.seenBase < maxSeen {
-		s.seen = append(s.seen, span{f.elem, len(s.out)})
-	}
 	f.kept = len(s.out)
+	if len(s.seen)-f.seenBase >= maxSeen {
+		return false
+	}
+	s.seen = append(s.seen, span{f.elem, len(s.out)})
+	return true
 }
 
 func (s *shaper) closeList() {
