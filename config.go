@@ -30,7 +30,7 @@ import (
 type Config struct {
 	// Name sets this database apart from others of the process: it is the
 	// namespace of all keys in Redis and the label "db" of all metrics. All
-	// instances of one service must use the same. At most 64 bytes, without
+	// instances of one service must use the same. At most 59 bytes, without
 	// braces, blanks and control characters. Default "default".
 	Name string
 	// Development turns on what helps while programming and costs or reveals
@@ -70,8 +70,12 @@ type RequestLimits struct {
 	Global  limithook.Limit
 }
 
-// maxName is the longest Config.Name in bytes.
-const maxName = 64
+const (
+	// requestsSuffix sets the limits of requests apart from those of statements.
+	requestsSuffix = ":http"
+	// maxName is the longest Config.Name in bytes; limithook takes 64.
+	maxName = 64 - len(requestsSuffix)
+)
 
 // withDefaults returns a copy in which the parts have what the plugin hands
 // down to them.
@@ -122,6 +126,6 @@ func (c Config) Validate() error {
 func (c Config) requestLimits() limithook.Config {
 	l := c.Limits
 	l.PerUser, l.Global = c.HTTP.Requests.PerUser, c.HTTP.Requests.Global
-	l.Name += ":http"
+	l.Name += requestsSuffix
 	return l
 }
