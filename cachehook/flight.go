@@ -1,6 +1,10 @@
 package cachehook
 
-import "sync"
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+)
 
 // flights lets one of several callers that miss the same key under the same
 // stamps do the work. The stamps are part of a flight's name: a reader that
@@ -11,6 +15,8 @@ type flights struct {
 
 	stopped bool
 	running sync.WaitGroup
+
+	waiting atomic.Int64 // callers that wait for another's flight
 }
 
 // flight is one piece of work and its outcome, which may be read after done.
@@ -86,6 +92,18 @@ func (g *flights) start(name string, f *flight, work func() (landing, func())) {
 		}()
 		f.landing, after = work()
 	}()
+}
+
+// wait waits for another's flight to end. It reports false when ctx ends first.
+func (g *flights) wait(ctx context.Context, f *flight) bool {
+	g.waiting.Add(1)
+	defer g.waiting.Add(-1)
+	select {
+	case <-f.done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // stop lets no flight start any more and waits for those under way.

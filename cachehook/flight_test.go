@@ -112,7 +112,7 @@ func TestC14PanicAndGoexitOfTheFlight(t *testing.T) {
 		go func() { leader <- read() }()
 		<-there
 		go func() { waiter <- read() }()
-		time.Sleep(10 * time.Millisecond) // let it wait; sooner or later is both right
+		eventually(t, "the waiter waits", 5*time.Second, func() bool { return db.cache.Stats().Waiting == 1 })
 		close(goOn)
 		got := <-leader
 		if name == "panic" {
@@ -161,7 +161,7 @@ func TestC14RefusedLeaderHandsOn(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(10 * time.Millisecond) // let them wait; sooner or later is both right
+	eventually(t, "the others wait", 5*time.Second, func() bool { return db.cache.Stats().Waiting == 20 })
 	close(goOn)
 	wg.Wait()
 	if err := <-greedy; !errors.Is(err, limited) {

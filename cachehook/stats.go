@@ -54,6 +54,7 @@ type Stats struct {
 
 	Entries     int64 // in memory
 	Bytes       int64 // in memory, estimated
+	Waiting     int64 // callers that wait for another's query now
 	Quarantined int   // tags that Redis has not been told of yet
 	BreakerOpen bool  // Redis is taken for down
 	Trusted     bool  // hits in memory need not ask Redis
@@ -67,6 +68,7 @@ func (c *Cache) Stats() Stats {
 		Evictions: c.memory.evictions.Load(), Invalidations: n.invalidations.Load(), Corrupt: n.corrupt.Load(),
 		RedisErrors: c.guard.errors.Load(), Bypasses: make(map[string]uint64, reasons),
 		Entries: c.memory.entries.Load(), Bytes: c.memory.bytes.Load(), Quarantined: c.pending.len(),
+		Waiting:     c.flights.waiting.Load(),
 		BreakerOpen: c.guard.open(), Trusted: c.trusted(),
 	}
 	for i := range n.bypasses {
@@ -87,6 +89,7 @@ var (
 	metricRedisErrors   = &hook.Metric{Name: "cache_redis_errors_total", Counter: true, Help: "Calls of Redis that failed or took too long."}
 	metricEntries       = &hook.Metric{Name: "cache_entries", Help: "Results in memory."}
 	metricBytes         = &hook.Metric{Name: "cache_bytes", Help: "Memory held by results, estimated."}
+	metricWaiting       = &hook.Metric{Name: "cache_waiting", Help: "Callers that wait for another's query now."}
 	metricQuarantined   = &hook.Metric{Name: "cache_quarantined_tags", Help: "Tags whose invalidation Redis has not taken yet."}
 	metricBreaker       = &hook.Metric{Name: "cache_breaker_open", Help: "1 while Redis is taken for down."}
 	metricTrusted       = &hook.Metric{Name: "cache_channel_trusted", Help: "1 while hits in memory need not ask Redis."}
@@ -109,6 +112,7 @@ func (p part) Meter(emit func(m *hook.Metric, value float64, labels ...string)) 
 	emit(metricRedisErrors, float64(s.RedisErrors))
 	emit(metricEntries, float64(s.Entries))
 	emit(metricBytes, float64(s.Bytes))
+	emit(metricWaiting, float64(s.Waiting))
 	emit(metricQuarantined, float64(s.Quarantined))
 	emit(metricBreaker, gauge(s.BreakerOpen))
 	emit(metricTrusted, gauge(s.Trusted))

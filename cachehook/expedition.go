@@ -1,0 +1,159 @@
+package cachehook
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/gorminfra/infra/internal/hook"
+)
+
+// expedition is what a flight's leader and its work share.
+type expedition struct {
+	fork   *hook.Record
+	ctx    context.Context
+	cancel func()
+
+	mu   sync.Mutex // guards the rest
+	gone bool       // the leader's caller has left
+	tail *remainder // a result too large to store, for the caller alone
+}
+
+// offer hands a live result to the caller, if it still waits.
+func (x *expedition) offer(tail *remainder) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.gone {
+		x.tail = tail
+	}
+	return !x.gone
+}
+
+// leave takes the live result, if there is one, and refuses a later one.
+func (x *expedition) leave() *remainder {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.gone = true
+	return x.tail
+}
+
+// lead reads the database for everybody who waits for the flight. The work goes
+// on when the caller leaves.
+func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, f *flight, name string) (*sql.Rows, error) {
+	x := &expedition{}
+	var cancel context.CancelFunc
+	x.ctx, cancel = context.WithCancel(context.WithoutCancel(ctx))
+	timer := time.AfterFunc(c.cfg.FlightTimeout, cancel)
+	closing := context.AfterFunc(c.life, cancel)
+	x.cancel = func() { timer.Stop(); closing(); cancel() }
+	x.fork = r.Fork(x.ctx)
+	x.fork.Background, x.fork.Quiet = false, true
+
+	c.flights.start(name, f, func() (landing, func()) { return c.work(x, q, s, timer, closing) })
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		if tail := x.leave(); tail != nil {
+			_ = tail.Close()
+		}
+		return nil, ctx.Err()
+	}
+	switch {
+	case f.verdict == landed && f.fromL2:
+		return c.hit(ctx, r, f.entry, inRedis)
+	case f.verdict == landed && x.fork.Node == nil:
+		return c.hit(ctx, r, f.entry, inMemory)
+	case f.panicked != nil:
+		panic(f.panicked)
+	}
+	c.counts.misses.Add(1)
+	r.Node, r.Reason, r.Retries, r.Outcome = x.fork.Node, x.fork.Reason, x.fork.Retries, x.fork.Outcome
+	switch tail := x.leave(); {
+	case tail != nil:
+		return c.hub.Load().Replay().Rows(ctx, tail)
+	case f.verdict == landed:
+		return c.replay(ctx, f.entry.value.(*rowset))
+	case f.err != nil:
+		return nil, f.err
+	}
+	r.Outcome = hook.Database
+	return r.Next(ctx)
+}
+
+// work is the flight itself.
+func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, closing func() bool) (landing, func()) {
+	done := false
+	defer func() {
+		if !done { // a panic, or Goexit
+			x.fork.Finish(-1, errAborted)
+		}
+		x.mu.Lock()
+		handed := x.tail != nil
+		x.mu.Unlock()
+		if !handed {
+			x.cancel()
+		}
+	}()
+	if e, at := c.again(q, s.stamps, s.asked); e != nil {
+		done = true
+		if _, ok := e.value.(*rowset); !ok {
+			return landing{}, nil
+		}
+		return landing{verdict: landed, entry: e, fromL2: at == inRedis}, nil
+	}
+	lsn, known := c.floors.floor(q.cells, s.stamps)
+	x.fork.NeedPrimary, x.fork.MinLSN = !known, lsn
+	began := c.now()
+	rows, err := x.fork.Next(x.ctx)
+	if err != nil {
+		done = true
+		x.fork.Finish(-1, err)
+		return x.failure(err), nil
+	}
+	set, err := record(rows, c.cfg.MaxResult)
+	done = true
+	switch {
+	case errors.Is(err, errUnstorable):
+		c.counts.bypass(reasonSize)
+		c.memory.put(q.key, newEntry(unstorable{}, 0, q.cells, s.stamps, began+int64(unstorableFor)))
+		timer.Stop() // the caller's own patience counts from now on
+		closing()
+		tail := newRemainder(set, rows, func(n int64, err error) {
+			x.fork.Finish(n, err)
+			x.cancel()
+		})
+		if !x.offer(tail) {
+			_ = tail.Close()
+		}
+		return landing{}, nil
+	case err != nil:
+		x.fork.Finish(-1, err)
+		return x.failure(err), nil
+	}
+	x.fork.Finish(int64(set.rows), nil)
+	e, after := c.fill(q, s.stamps, set, set.bytes, began, &payload{kind: kindRows, rows: set})
+	return landing{verdict: landed, entry: e}, after
+}
+
+var errAborted = errors.New("cachehook: the flight ended before its query did")
+
+// failure says what an error means for those who wait.
+func (x *expedition) failure(err error) landing {
+	var answered interface{ SQLState() string }
+	switch {
+	case x.fork.Outcome == hook.Refused:
+		return landing{verdict: refused, err: err}
+	case x.ctx.Err() != nil: // the flight's time was up, or the cache is closing
+		return landing{}
+	case errors.As(err, &answered) && sameForAll(answered.SQLState()):
+		return landing{verdict: failed, err: err}
+	}
+	return landing{err: err} // a connection's failure is nobody else's
+}
+
+// sameForAll: the server refused the statement for what it is or for its values.
+func sameForAll(state string) bool {
+	return len(state) == 5 && (state[:2] == "22" || state[:2] == "42")
+}

@@ -1,0 +1,169 @@
+package cachehook
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+)
+
+// Fetch returns what is cached under key, or calls load, keeps what it returns
+// for at most ttl and returns it. Callers that miss at the same time wait for
+// one load. The tags are noted before load runs: if one is invalidated meanwhile
+// the value is returned, and not kept.
+//
+// A value is the caller's own: types that hold no pointers, slices or maps are
+// copied as they are, []byte is cloned, and all others go through JSON, so that
+// what is unexported or tagged json:"-" is lost. load must not read inside a
+// transaction that has written.
+//
+// An error of load is returned and not kept. A nil or closed cache loads.
+func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, tags []string, load func(context.Context) (T, error)) (T, error) {
+	var zero T
+	if c == nil || !c.usable() {
+		return load(ctx)
+	}
+	resolved, known, err := c.resolve(ctx, tags)
+	if err != nil {
+		return zero, err
+	}
+	if !known {
+		return load(ctx)
+	}
+	form := formOf(reflect.TypeFor[T]())
+	q := query{key: handKey(reflect.TypeFor[T]().String(), key, resolved), ttl: ttl, kind: kindBlob}
+	q.cells, q.tags = c.handCells(resolved)
+	s := c.find(ctx, &q)
+	switch {
+	case s.entry != nil:
+		c.counts.hit(s.level)
+		return unpack[T](s.entry, form)
+	case s.stamps == nil:
+		return load(ctx)
+	}
+	name := flightName(q.key, s.stamps)
+	f, leads := c.flights.join(name)
+	if leads {
+		c.counts.misses.Add(1)
+		fctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.FlightTimeout)
+		closing := context.AfterFunc(c.life, cancel)
+		c.flights.start(name, f, func() (landing, func()) {
+			defer cancel()
+			defer closing()
+			return fetchWork(fctx, c, &q, s, form, load)
+		})
+	}
+	if !c.flights.wait(ctx, f) {
+		return zero, ctx.Err()
+	}
+	switch {
+	case f.verdict == landed:
+		if !leads {
+			c.counts.shared.Add(1)
+		}
+		return unpack[T](f.entry, form)
+	case leads && f.panicked != nil:
+		panic(f.panicked)
+	case leads && f.err != nil:
+		return zero, f.err
+	}
+	return load(ctx)
+}
+
+func fetchWork[T any](ctx context.Context, c *Cache, q *query, s standing, form form, load func(context.Context) (T, error)) (landing, func()) {
+	if e, _ := c.again(q, s.stamps, s.asked); e != nil {
+		return landing{verdict: landed, entry: e}, nil
+	}
+	began := c.now()
+	v, err := load(ctx)
+	if err != nil {
+		return landing{err: err}, nil
+	}
+	blob, err := form.encode(v)
+	p := &payload{kind: kindBlob, blob: blob}
+	var value any = blob
+	switch {
+	case form == formPlain:
+		if value = v; err != nil { // such as NaN: for memory alone
+			p = nil
+		}
+	case err != nil:
+		return landing{err: fmt.Errorf("cachehook: Fetch %T: %w", v, err)}, nil
+	}
+	e, after := c.fill(q, s.stamps, value, len(blob)+16, began, p)
+	return landing{verdict: landed, entry: e}, after
+}
+
+// form says how values of a type are kept.
+type form uint8
+
+const (
+	formJSON  form = iota
+	formPlain      // in memory as they are: copying is enough
+	formBytes
+)
+
+var forms sync.Map // reflect.Type -> form
+
+func formOf(t reflect.Type) form {
+	if f, ok := forms.Load(t); ok {
+		return f.(form)
+	}
+	f := formJSON
+	switch {
+	case t == reflect.TypeFor[[]byte]():
+		f = formBytes
+	case plain(t):
+		f = formPlain
+	}
+	forms.Store(t, f)
+	return f
+}
+
+// plain reports whether a copy of a value shares nothing with it that could be
+// changed, and JSON keeps all of it for L2.
+func plain(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Bool, reflect.String, reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Float32, reflect.Float64:
+		return true
+	}
+	return false
+}
+
+func (f form) encode(v any) ([]byte, error) {
+	switch v := v.(type) {
+	case []byte:
+		if f == formBytes {
+			return bytes.Clone(v), nil
+		}
+	case string:
+		return []byte(v), nil // JSON would mend invalid UTF-8
+	}
+	return json.Marshal(v)
+}
+
+// unpack makes the caller's own value of an entry.
+func unpack[T any](e *entry, f form) (v T, err error) {
+	if f == formPlain {
+		if kept, ok := e.value.(T); ok {
+			return kept, nil
+		}
+	}
+	blob, ok := e.value.([]byte)
+	if !ok {
+		return v, fmt.Errorf("cachehook: Fetch: a %T is kept under the key: %w", e.value, errCorrupt)
+	}
+	switch own := any(&v).(type) {
+	case *[]byte:
+		*own = bytes.Clone(blob)
+	case *string:
+		*own = string(blob)
+	default:
+		err = json.Unmarshal(blob, &v)
+	}
+	return v, err
+}

@@ -1,0 +1,87 @@
+package cachehook
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// quarantine holds the tags that Redis has not been told of.
+type quarantine struct {
+	mu    sync.Mutex // guards the rest
+	held  map[string][]*cell
+	added chan struct{} // made by the first; has one slot
+}
+
+func (q *quarantine) add(tags []string, cells []*cell) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.held == nil {
+		q.held = make(map[string][]*cell)
+	}
+	for i, tag := range tags {
+		q.held[tag] = append(q.held[tag], cells[i])
+	}
+	select {
+	case q.signalLocked() <- struct{}{}:
+	default:
+	}
+}
+
+func (q *quarantine) signalLocked() chan struct{} {
+	if q.added == nil {
+		q.added = make(chan struct{}, 1)
+	}
+	return q.added
+}
+
+func (q *quarantine) signal() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.signalLocked()
+}
+
+// take removes and returns what is held.
+func (q *quarantine) take() (tags []string, cells []*cell) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for tag, held := range q.held {
+		for _, cell := range held {
+			tags, cells = append(tags, tag), append(cells, cell)
+		}
+	}
+	q.held = nil
+	return tags, cells
+}
+
+func (q *quarantine) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.held)
+}
+
+const retryPause = 100 * time.Millisecond
+
+// retryLoop tells Redis what it could not be told, until ctx ends.
+func (c *Cache) retryLoop(ctx context.Context) {
+	added := c.pending.signal()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-added:
+		}
+		for ctx.Err() == nil && c.pending.len() > 0 {
+			tags, cells := c.pending.take()
+			if err := c.store.bump(context.Background(), compactTags(tags), ""); err == nil {
+				c.release(cells, true)
+				continue
+			}
+			c.pending.add(tags, cells)
+			select {
+			case <-ctx.Done():
+			case <-time.After(retryPause):
+			}
+		}
+	}
+}
