@@ -296,3 +296,19 @@ func TestUnprivilegedRoleSuffices(t *testing.T) {
 		}
 	}
 }
+
+func TestReadyNamesWhoHasNotAnswered(t *testing.T) {
+	t.Parallel()
+	c := testbed.SharedCluster(t)
+	proxy := testbed.NewProxy(t, c.Replica(0).Addr())
+	proxy.Blackhole()
+	_, r := open(t, c.Primary().DSN(""), Config{Replicas: DSNs(testbed.DSN(proxy.Addr(), "")), Probe: patient, Pool: Pool{Min: -1}, Logger: quiet()})
+	eventually(t, "the primary's probe", func() bool { return r.Nodes()[0].Up })
+	ctx, cancel := context.WithTimeout(deadline(t), 10*time.Millisecond)
+	defer cancel()
+	if err := r.Ready(ctx); !errors.Is(err, context.DeadlineExceeded) || err.Error() != "resolver: wait for the first probe of replica1: context deadline exceeded" {
+		t.Errorf("%v", err)
+	}
+	must(t, proxy.Restore())
+	must(t, r.Ready(deadline(t)))
+}
