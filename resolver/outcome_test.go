@@ -74,12 +74,12 @@ func TestR12WriteWhoseAnswerIsLostHasAnUnknownOutcome(t *testing.T) {
 	if err := db.WithContext(ctx).Exec("INSERT INTO items (n) VALUES (?::text::bigint)", "4005").Error; !errors.Is(err, ErrOutcomeUnknown) {
 		t.Fatal(err)
 	}
-	if slotOf(r, ctx) == 0 {
+	if floorOf(ctx, r) == 0 {
 		t.Error("an unknown outcome is no write of the session")
 	}
 }
 
-func slotOf(r *Resolver, ctx context.Context) int64 {
+func floorOf(ctx context.Context, r *Resolver) int64 {
 	return r.sessionOf(openScope(ctx), false).floor()
 }
 

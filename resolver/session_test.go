@@ -57,7 +57,7 @@ func TestOwnWritesAreReadWhileAReplicaIsPaused(t *testing.T) {
 					return
 				}
 				// Until a replica has it, and once more from there.
-				for try := 0; try < 400; try++ {
+				for range 400 {
 					var got where
 					if err := g.db.WithContext(ctx).Raw("SELECT pg_is_in_recovery() AS standby, inet_server_port() AS port, n FROM items WHERE id = ?", it.ID).Scan(&got).Error; err != nil {
 						t.Error(err)
