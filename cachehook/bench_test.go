@@ -41,7 +41,7 @@ func BenchmarkFirst(b *testing.B) {
 	})
 	b.Run("L1-leased", func(b *testing.B) {
 		rdb, _ := client(b)
-		db := benchDB(b, Config{Redis: rdb, Name: "bench1"})
+		db := benchDB(b, Config{Redis: rdb, Name: namespace(b)})
 		db.price(b, 1)
 		b.ReportAllocs()
 		for b.Loop() {
@@ -51,7 +51,7 @@ func BenchmarkFirst(b *testing.B) {
 	})
 	b.Run("L1-revalidated", func(b *testing.B) {
 		rdb, _ := client(b)
-		db := benchDB(b, Config{Redis: rdb, Name: "bench2", Lease: RevalidateAlways})
+		db := benchDB(b, Config{Redis: rdb, Name: namespace(b), Lease: RevalidateAlways})
 		db.price(b, 1)
 		b.ReportAllocs()
 		for b.Loop() {
@@ -60,7 +60,7 @@ func BenchmarkFirst(b *testing.B) {
 	})
 	b.Run("L2", func(b *testing.B) {
 		rdb, _ := client(b)
-		db := benchDB(b, Config{Redis: rdb, Name: "bench3", L1: L1{MaxEntries: -1}})
+		db := benchDB(b, Config{Redis: rdb, Name: namespace(b), L1: L1{MaxEntries: -1}})
 		db.price(b, 1)
 		b.ReportAllocs()
 		for b.Loop() {
@@ -101,7 +101,7 @@ func BenchmarkFind100(b *testing.B) {
 	})
 	b.Run("L2", func(b *testing.B) {
 		rdb, _ := client(b)
-		db := benchDB(b, Config{Redis: rdb, Name: "bench4", L1: L1{MaxEntries: -1}})
+		db := benchDB(b, Config{Redis: rdb, Name: namespace(b), L1: L1{MaxEntries: -1}})
 		read(b, db.DB)
 		b.ReportAllocs()
 		for b.Loop() {
@@ -130,7 +130,7 @@ func BenchmarkWrite(b *testing.B) {
 			cfg := Config{Disabled: mode == "disabled"}
 			if mode == "redis" {
 				cfg.Redis, _ = client(b)
-				cfg.Name = "bench5"
+				cfg.Name = namespace(b)
 			}
 			db := benchDB(b, cfg)
 			b.ReportAllocs()

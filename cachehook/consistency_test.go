@@ -3,7 +3,6 @@ package cachehook
 import (
 	"context"
 	"errors"
-	"strings"
 	"testing"
 	"time"
 
@@ -206,7 +205,7 @@ func TestC04BlackHoledSubscriber(t *testing.T) {
 	server := testbed.SharedRedis(t)
 	proxy := testbed.NewProxy(t, server.Addr())
 	dsn := database(t)
-	name := strings.ReplaceAll(t.Name(), "/", "-")
+	name := namespace(t)
 	a := open(t, dsn, Config{Redis: clientOf(t, server.Addr()), Name: name})
 	b := open(t, dsn, Config{Redis: clientOf(t, proxy.Addr()), Name: name, Lease: 200 * time.Millisecond})
 	ready(t, a, b)
@@ -232,7 +231,7 @@ func TestC04WriteBetweenTwoSubscriptions(t *testing.T) {
 	server := testbed.SharedRedis(t)
 	proxy := testbed.NewProxy(t, server.Addr())
 	dsn := database(t)
-	name := strings.ReplaceAll(t.Name(), "/", "-")
+	name := namespace(t)
 	a := open(t, dsn, Config{Redis: clientOf(t, server.Addr()), Name: name})
 	b := open(t, dsn, Config{Redis: clientOf(t, proxy.Addr()), Name: name, Lease: time.Second})
 	ready(t, a, b)

@@ -3,7 +3,6 @@ package cachehook
 import (
 	"context"
 	"errors"
-	"strings"
 	"testing"
 	"time"
 
@@ -107,7 +106,7 @@ func TestC06CommitAndQuarantine(t *testing.T) {
 	server := testbed.SharedRedis(t)
 	proxy := testbed.NewProxy(t, server.Addr())
 	dsn := database(t)
-	name := strings.ReplaceAll(t.Name(), "/", "-")
+	name := namespace(t)
 	a := open(t, dsn, Config{Redis: clientOf(t, proxy.Addr()), Name: name})
 	b := open(t, dsn, Config{Redis: clientOf(t, server.Addr()), Name: name})
 	ready(t, a, b)

@@ -198,7 +198,14 @@ func openWith(t testing.TB, dsn string, cfg Config, gcfg *gorm.Config) *instance
 func client(t testing.TB) (redis.UniversalClient, string) {
 	t.Helper()
 	testbed.RequireRedis(t)
-	return clientOf(t, testbed.SharedRedis(t).Addr()), strings.NewReplacer("/", "-", " ", "-").Replace(t.Name())
+	return clientOf(t, testbed.SharedRedis(t).Addr()), namespace(t)
+}
+
+var namespaces atomic.Int64
+
+// namespace is a name that no other run of the test has had.
+func namespace(t testing.TB) string {
+	return fmt.Sprintf("%s-%d", strings.NewReplacer("/", "-", " ", "-").Replace(t.Name()), namespaces.Add(1))
 }
 
 func clientOf(t testing.TB, addr string) redis.UniversalClient {
