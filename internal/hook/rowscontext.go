@@ -23,16 +23,12 @@ type rowsContext struct {
 	over     bool       // nobody waits for them
 }
 
-// never makes database/sql watch a context that cannot end.
-var never = make(chan struct{})
-
 // newRowsContext calls closed once, when the Rows are closed after handOver.
 func newRowsContext(ctx context.Context, closed func(error)) *rowsContext {
-	c := &rowsContext{Context: ctx, closed: closed, done: never}
+	// A channel of its own: with its parent's the context package would hang
+	// children on the parent, past us, and without one database/sql makes none.
+	c := &rowsContext{Context: ctx, closed: closed, done: make(chan struct{})}
 	if ctx.Done() != nil {
-		// A channel of its own: with its parent's the context package would
-		// hang children on the parent, past us.
-		c.done = make(chan struct{})
 		c.release = context.AfterFunc(ctx, func() { close(c.done) })
 	}
 	return c
