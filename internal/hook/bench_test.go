@@ -37,7 +37,7 @@ func BenchmarkWrap(b *testing.B) {
 		run  func(db *gorm.DB) error
 	}{
 		{"Find", func(db *gorm.DB) error { var c []Company; return db.Find(&c).Error }},
-		{"Scan", func(db *gorm.DB) error { var id int; return db.Raw("SELECT id FROM companies").Scan(&id).Error }},
+		{"Scan", func(db *gorm.DB) error { var c Company; return db.Raw("SELECT id, name FROM companies").Scan(&c).Error }},
 		{"Exec", func(db *gorm.DB) error { return db.Exec("UPDATE companies SET name = ?", "x").Error }},
 		{"Create", func(db *gorm.DB) error { return db.Create(&Company{Name: "x"}).Error }},
 	}
