@@ -207,7 +207,7 @@ func TestC04BlackHoledSubscriber(t *testing.T) {
 	dsn := database(t)
 	name := namespace(t)
 	a := open(t, dsn, Config{Redis: clientOf(t, server.Addr()), Name: name})
-	b := open(t, dsn, Config{Redis: clientOf(t, proxy.Addr()), Name: name, Lease: 200 * time.Millisecond})
+	b := open(t, dsn, Config{Redis: clientOf(t, proxy.Addr()), Name: name, Lease: 200 * time.Millisecond, Timeout: 50 * time.Millisecond})
 	ready(t, a, b)
 	equal(t, "b fills", b.price(t, 1), 10)
 	equal(t, "b hits", b.price(t, 1), 10)

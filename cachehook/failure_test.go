@@ -20,7 +20,7 @@ func own(t *testing.T) *testbed.Redis {
 func TestC06RedisFrozenAndThawed(t *testing.T) {
 	t.Parallel()
 	server := own(t)
-	db := open(t, database(t), Config{Redis: clientOf(t, server.Addr())})
+	db := open(t, database(t), Config{Redis: clientOf(t, server.Addr()), Timeout: 50 * time.Millisecond})
 	ready(t, db)
 	db.price(t, 1)
 	equal(t, "hit", db.price(t, 1), 10)

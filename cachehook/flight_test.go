@@ -15,7 +15,6 @@ import (
 func TestC14ThousandMissesAreOneQuery(t *testing.T) {
 	t.Parallel()
 	eachMode(t, func(t *testing.T, cfg Config) {
-		cfg.Timeout = 5 * time.Second // a thousand at once on two cores
 		db := open(t, database(t), cfg)
 		ready(t, db)
 		must(t, db.Raw("SELECT 1").Scan(new(int)).Error)

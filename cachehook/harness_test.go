@@ -171,6 +171,9 @@ func openWith(t testing.TB, dsn string, cfg Config, gcfg *gorm.Config) *instance
 	if cfg.Tables == nil {
 		cfg.Tables = map[string]Rule{"products": {}}
 	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 5 * time.Second // the machine may be busy
+	}
 	c := New(cfg)
 	if err := db.Use(c); err != nil {
 		t.Fatal(err)

@@ -79,7 +79,9 @@ func (c *Cache) beforeCommit(ctx context.Context, t *hook.Txn) error {
 		}
 		return nil
 	}
+	p.mu.Lock()
 	p.timer = time.AfterFunc(c.markTTL/2, func() { c.renew(p) })
+	p.mu.Unlock()
 	return nil
 }
 
