@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -167,7 +166,3 @@ var (
 	_ replay.Source = (*reader)(nil)
 	_ replay.Source = (*remainder)(nil)
 )
-
-func (s *rowset) String() string {
-	return fmt.Sprintf("%d rows of %d columns, %d bytes", s.rows, len(s.cols), s.bytes)
-}
