@@ -9,7 +9,8 @@ import (
 // member is what choosing knows of a node. The atomics are written by probes and
 // by statements that end, and read by each decision.
 type member struct {
-	index  int // among the replicas
+	node   *node
+	index  int // among the replicas of the configuration
 	name   string
 	zone   string
 	weight int

@@ -177,17 +177,18 @@ func BenchmarkDecide(b *testing.B) {
 	r := New(Config{})
 	r.cfg = r.given.withDefaults()
 	r.tightest = 2 * r.cfg.Probe.Interval
-	r.primary = &node{primary: true}
+	r.primary = newNode(r, 0, Node{}, true)
 	r.primary.valid.Store(math.MaxInt64)
+	all := []*node{r.primary}
 	for i := range 3 {
-		n := &node{}
-		n.index, n.weight = i, 1
+		n := newNode(r, i, Node{Weight: 1}, false)
 		n.valid.Store(math.MaxInt64)
 		n.fresh.Store(math.MaxInt64)
-		r.replicas = append(r.replicas, n)
+		all = append(all, n)
 	}
+	r.set.Store(&nodeSet{all})
 	rot := &rotation{}
-	for _, n := range r.replicas {
+	for _, n := range r.replicas() {
 		rot.list = append(rot.list, Candidate{&n.member})
 	}
 	r.rotation.Store(rot)

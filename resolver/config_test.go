@@ -198,7 +198,7 @@ func TestNodesByDialector(t *testing.T) {
 	if err := pool.Ping(); err != nil {
 		t.Errorf("the caller's pool was closed: %v", err)
 	}
-	if p := r.nodes[1].ours; p == nil || p.Ping() == nil {
+	if p := r.nodes()[1].ours; p == nil || p.Ping() == nil {
 		t.Error("a pool that we opened is open after Close")
 	}
 }

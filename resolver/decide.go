@@ -60,7 +60,7 @@ func (r *Resolver) decide(q *question) (*node, reason) {
 	if q.toPrimary {
 		return primary, q.why
 	}
-	if len(r.replicas) == 0 {
+	if len(r.replicas()) == 0 {
 		return primary, reasonNoReplica
 	}
 	if q.bound < r.tightest {
@@ -99,7 +99,7 @@ func (r *Resolver) decide(q *question) (*node, reason) {
 	if m == nil {
 		return primary, q.reasonOf(flaw, oldest)
 	}
-	return r.replicas[m.index], reasonReplica
+	return m.node, reasonReplica
 }
 
 // reference is the time that staleness is measured from: now, or, while the

@@ -22,14 +22,8 @@ func newClocked(cfg Config) *clocked {
 	c.expiry = int64(2*c.cfg.Probe.Interval + c.cfg.Probe.Timeout)
 	c.tightest = 2 * c.cfg.Probe.Interval
 	c.rotation.Store(&rotation{})
-	c.primary = &node{primary: true, kick: make(chan struct{}, 1)}
-	c.nodes = []*node{c.primary}
-	for i := range 2 {
-		n := &node{kick: make(chan struct{}, 1)}
-		n.index, n.weight = i, 1
-		c.replicas = append(c.replicas, n)
-		c.nodes = append(c.nodes, n)
-	}
+	c.primary = newNode(c.Resolver, 0, Node{}, true)
+	c.set.Store(&nodeSet{[]*node{c.primary, newNode(c.Resolver, 0, Node{Weight: 1}, false), newNode(c.Resolver, 1, Node{Weight: 1}, false)}})
 	return c
 }
 
@@ -41,7 +35,7 @@ func (c *clocked) tick(primary bool, replayed ...uint64) {
 		c.took(c.primary, identity{}, reading{placed: true, lsn: c.lsn, timeline: 1}, c.at)
 	}
 	for i, lsn := range replayed {
-		c.took(c.replicas[i], identity{}, reading{placed: true, standby: true, lsn: lsn, timeline: 1}, c.at)
+		c.took(c.replicas()[i], identity{}, reading{placed: true, standby: true, lsn: lsn, timeline: 1}, c.at)
 	}
 }
 
@@ -75,7 +69,7 @@ func TestLagIsFrozenWhileThePrimaryIsLost(t *testing.T) {
 		c.wants(t, policy.String()+", own write", question{bound: bound, wrote: c.at}, reasonOwnWrite)
 		for range 20 {
 			q := question{bound: bound}
-			if n, _ := c.decide(&q); n == c.replicas[1] {
+			if n, _ := c.decide(&q); n == c.replicas()[1] {
 				t.Fatal("a replica that lagged before the loss is read")
 			}
 		}
@@ -118,20 +112,20 @@ func TestReplicaAheadOfThePrimaryFollowsAnotherHistory(t *testing.T) {
 	c := newClocked(Config{})
 	c.tick(true, c.lsn, c.lsn+500)
 	c.tick(true, c.lsn)
-	if c.replicas[1].misfit != wrongTimeline || c.replicas[0].misfit != fits {
-		t.Errorf("misfits: %v, %v", c.replicas[0].misfit, c.replicas[1].misfit)
+	if c.replicas()[1].misfit != wrongTimeline || c.replicas()[0].misfit != fits {
+		t.Errorf("misfits: %v, %v", c.replicas()[0].misfit, c.replicas()[1].misfit)
 	}
 	// One that is only ahead of the last sample is well.
 	c = newClocked(Config{})
 	c.tick(true, c.lsn, c.lsn)
 	c.tick(false, c.lsn+500)
-	if c.replicas[0].misfit != fits {
-		t.Errorf("a replica ahead of an old sample: %v", c.replicas[0].misfit)
+	if c.replicas()[0].misfit != fits {
+		t.Errorf("a replica ahead of an old sample: %v", c.replicas()[0].misfit)
 	}
 	// A newer timeline than the primary's is another history too.
-	c.took(c.replicas[0], identity{}, reading{placed: true, standby: true, lsn: c.lsn, timeline: 2}, c.at)
-	if c.replicas[0].misfit != wrongTimeline {
-		t.Errorf("timeline 2 below a primary on 1: %v", c.replicas[0].misfit)
+	c.took(c.replicas()[0], identity{}, reading{placed: true, standby: true, lsn: c.lsn, timeline: 2}, c.at)
+	if c.replicas()[0].misfit != wrongTimeline {
+		t.Errorf("timeline 2 below a primary on 1: %v", c.replicas()[0].misfit)
 	}
 }
 

@@ -290,7 +290,7 @@ func TestUnprivilegedRoleSuffices(t *testing.T) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, n := range r.nodes {
+	for _, n := range r.nodes() {
 		if n.identity.system == 0 || n.last.timeline == 0 {
 			t.Errorf("%s: system %d, timeline %d", n.name, n.identity.system, n.last.timeline)
 		}

@@ -59,13 +59,13 @@ func (r *Resolver) Initialize(db *gorm.DB) error {
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.opened.Store(true)
 	r.live.Store(true)
-	if len(r.replicas) > 0 {
+	if len(r.replicas()) > 0 {
 		r.watching.Do(func() { r.start(r.primary) })
 	}
-	for _, n := range r.replicas {
+	for _, n := range r.replicas() {
 		r.start(n)
 	}
-	for _, n := range r.nodes {
+	for _, n := range r.nodes() {
 		r.keep(n)
 	}
 	return nil
@@ -107,7 +107,7 @@ func (r *Resolver) send(rec *hook.Record, n *node, why reason) *hook.Node {
 
 // refuse says what must not be sent to the primary.
 func (r *Resolver) refuse(ctx context.Context, n *node, why reason) error {
-	if !n.primary || len(r.replicas) == 0 {
+	if !n.primary || len(r.replicas()) == 0 {
 		return nil
 	}
 	if r.demoted.Load() {
@@ -168,14 +168,14 @@ func (r *Resolver) named(q *question, hint hook.Hint) error {
 	if hint.Use == "" {
 		return nil
 	}
-	for _, n := range r.nodes {
+	for _, n := range r.nodes() {
 		if n.name == hint.Use {
 			q.favourite, q.favour, q.insist = n, reasonNamed, true
 			return nil
 		}
 	}
-	names := make([]string, len(r.nodes))
-	for i, n := range r.nodes {
+	names := make([]string, len(r.nodes()))
+	for i, n := range r.nodes() {
 		names[i] = n.name
 	}
 	return fmt.Errorf("%w: %q: there are %s", ErrUnknownNode, hint.Use, strings.Join(names, ", "))

@@ -30,7 +30,7 @@ func (r *Resolver) took(n *node, id identity, rd reading, sent int64) {
 	if n.primary {
 		r.judgePrimary(n, rd, sent)
 	}
-	for _, m := range r.nodes {
+	for _, m := range r.nodes() {
 		if m == n || n.primary {
 			changes = r.judge(m, changes)
 		}
@@ -150,7 +150,7 @@ func (r *Resolver) suspect(n *node, f failure, err error, probe bool) {
 func (r *Resolver) publish() {
 	r.demoted.Store(r.primary.misfit == wrongRole && r.primary.health.in)
 	changed := false
-	for _, n := range r.nodes {
+	for _, n := range r.nodes() {
 		if usable := n.health.in && n.misfit == fits; usable != n.usable.Load() {
 			n.usable.Store(usable)
 			changed = true
@@ -158,7 +158,7 @@ func (r *Resolver) publish() {
 	}
 	if changed || r.rotation.Load() == nil {
 		next := &rotation{}
-		for _, n := range r.replicas {
+		for _, n := range r.replicas() {
 			if n.usable.Load() && n.weight > 0 {
 				next.list = append(next.list, Candidate{&n.member})
 			}

@@ -126,9 +126,9 @@ func TestR06GormStatements(t *testing.T) {
 	for i := range 2 {
 		for range 8 {
 			var port int
-			must(t, g.db.WithContext(fresh()).Clauses(dbresolver.Use(g.r.replicas[i].name)).Raw("SELECT inet_server_port()").Scan(&port).Error)
+			must(t, g.db.WithContext(fresh()).Clauses(dbresolver.Use(g.r.replicas()[i].name)).Raw("SELECT inet_server_port()").Scan(&port).Error)
 			if port != g.c.Replica(i).Port() {
-				t.Fatalf("Use(%q) ran on port %d", g.r.replicas[i].name, port)
+				t.Fatalf("Use(%q) ran on port %d", g.r.replicas()[i].name, port)
 			}
 		}
 	}

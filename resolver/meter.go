@@ -33,7 +33,7 @@ func counter(name, help string) *hook.Metric {
 
 // Meter implements hook.Meter.
 func (a *router) Meter(emit func(m *hook.Metric, value float64, labels ...string)) {
-	watched := len(a.r.replicas) > 0
+	watched := len(a.r.replicas()) > 0
 	for _, s := range a.r.Nodes() {
 		if watched {
 			up := 0.0

@@ -12,6 +12,7 @@ type node struct {
 	member
 	cfg     Node
 	primary bool
+	home    *Resolver
 
 	hooked atomic.Pointer[hook.Node] // nil until the node could be opened
 	db     atomic.Pointer[sql.DB]    // the pool below it; nil where it is no *sql.DB
@@ -36,6 +37,13 @@ type node struct {
 	lastHeard int64 // when last had come in
 	misfit    misfit
 	lastErr   string
+}
+
+func newNode(r *Resolver, index int, cfg Node, primary bool) *node {
+	n := &node{cfg: cfg, primary: primary, kick: make(chan struct{}, 1)}
+	n.node, n.home, n.index = n, r, index
+	n.name, n.zone, n.weight = cfg.Name, cfg.Zone, cfg.Weight
+	return n
 }
 
 // misfit says why a healthy node is not used all the same.

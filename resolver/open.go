@@ -19,21 +19,18 @@ import (
 // makeNodes makes the nodes of the configuration, opened where that is possible.
 func (r *Resolver) makeNodes() error {
 	h := r.hub
-	r.primary = &node{primary: true, kick: make(chan struct{}, 1)}
-	r.primary.name = primaryName
-	r.primary.hooked.Store(h.Primary())
+	r.primary = newNode(r, 0, Node{Name: primaryName}, true)
+	r.hold(r.primary, h.Primary())
 	if db := sqlDB(h.Primary().Pool()); db != nil {
 		r.primary.db.Store(db)
 		r.primary.watch = r.watcherFor(h.DB().Dialector, db)
 	}
-	r.nodes = []*node{r.primary}
+	all := []*node{r.primary}
 	var errs []error
 	for i, cfg := range r.cfg.Replicas {
-		n := &node{cfg: cfg, kick: make(chan struct{}, 1)}
-		n.index, n.name, n.zone, n.weight = i, cfg.Name, cfg.Zone, cfg.Weight
+		n := newNode(r, i, cfg, false)
 		n.unplaced = !r.hasLSN()
-		r.replicas = append(r.replicas, n)
-		r.nodes = append(r.nodes, n)
+		all = append(all, n)
 		switch other := dialectOf(cfg); {
 		case other != h.DB().Name():
 			errs = append(errs, fmt.Errorf("resolver: Replicas[%d] is a %s database: must be of the primary's kind, which is %s", i, other, h.DB().Name()))
@@ -47,6 +44,7 @@ func (r *Resolver) makeNodes() error {
 			}
 		}
 	}
+	r.set.Store(&nodeSet{all})
 	return errors.Join(errs...)
 }
 
@@ -105,7 +103,7 @@ func (r *Resolver) adopt(n *node, pool gorm.ConnPool) {
 		r.applyPool(n, db)
 		n.db.Store(db)
 	}
-	n.hooked.Store(r.hub.NewNode(n.name, pool))
+	r.hold(n, r.hub.NewNode(n.name, pool))
 }
 
 // watcherFor makes the probe of a node that a dialector opened: on a connection
@@ -165,7 +163,7 @@ func sqlDB(pool gorm.ConnPool) *sql.DB {
 // closeNodes closes what was opened.
 func (r *Resolver) closeNodes() error {
 	var errs []error
-	for _, n := range r.nodes {
+	for _, n := range r.nodes() {
 		if n.watch != nil {
 			n.watch.close()
 		}
@@ -179,15 +177,17 @@ func (r *Resolver) closeNodes() error {
 	return errors.Join(errs...)
 }
 
-// nodeOf finds a node by what the hook layer calls it.
+// hold ties a node to what the hook layer calls it.
+func (r *Resolver) hold(n *node, h *hook.Node) {
+	h.SetOwner(n)
+	n.hooked.Store(h)
+}
+
+// nodeOf finds a node by what the hook layer calls it; nil for one that is not
+// of r, such as of a Resolver that was closed before.
 func (r *Resolver) nodeOf(h *hook.Node) *node {
-	if h == r.hub.Primary() {
-		return r.primary
-	}
-	for _, n := range r.replicas {
-		if n.hooked.Load() == h {
-			return n
-		}
+	if n, ok := h.Owner().(*node); ok && n.home == r {
+		return n
 	}
 	return nil
 }

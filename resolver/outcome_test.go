@@ -103,7 +103,7 @@ func TestReadOnlyTransactionBeginsElsewhereWhenAReplicaFalls(t *testing.T) {
 	}
 	eventually(t, "the replica to be used", func() bool {
 		r.primary.wake()
-		r.replicas[0].wake()
+		r.replicas()[0].wake()
 		return begin()
 	})
 	proxy.Cut()

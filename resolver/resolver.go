@@ -42,11 +42,10 @@ type Resolver struct {
 	// Set by Initialize and constant after it.
 	hub      *hook.Hub
 	primary  *node
-	replicas []*node
-	nodes    []*node // the primary first
-	expiry   int64   // nanoseconds from a probe's sending to the end of its verdict
+	expiry   int64 // nanoseconds from a probe's sending to the end of its verdict
 	tightest time.Duration
 
+	set      atomic.Pointer[nodeSet]
 	process  session // of all work that carries no scope
 	rotation atomic.Pointer[rotation]
 	opened   atomic.Bool // Initialize has succeeded
@@ -74,6 +73,27 @@ func New(cfg Config) *Resolver {
 	return &Resolver{given: cfg, now: monotonic, probed: make(chan struct{})}
 }
 
+// nodeSet is who there is, an immutable snapshot: nodes come and go at run time.
+type nodeSet struct {
+	all []*node // the primary first
+}
+
+// nodes are the primary and the replicas, in this order.
+func (r *Resolver) nodes() []*node {
+	if s := r.set.Load(); s != nil {
+		return s.all
+	}
+	return nil
+}
+
+// replicas are the nodes besides the primary.
+func (r *Resolver) replicas() []*node {
+	if all := r.nodes(); len(all) > 0 {
+		return all[1:]
+	}
+	return nil
+}
+
 // base is where the clock starts; time.Since reads the monotonic clock.
 var base = time.Now().Add(-1)
 
@@ -84,7 +104,7 @@ func monotonic() int64 { return int64(time.Since(base)) }
 // wait starts with the primary. The error is that of ctx and names who has not
 // answered.
 func (r *Resolver) Ready(ctx context.Context) error {
-	if !r.live.Load() || len(r.replicas) == 0 {
+	if !r.live.Load() || len(r.replicas()) == 0 {
 		return nil
 	}
 	for {
@@ -105,7 +125,7 @@ func (r *Resolver) Ready(ctx context.Context) error {
 func (r *Resolver) unanswered() (names []string, next <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, n := range r.nodes {
+	for _, n := range r.nodes() {
 		if !n.answered {
 			names = append(names, n.name)
 		}

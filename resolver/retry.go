@@ -59,7 +59,7 @@ func (r *Resolver) blame(n *node, f failure, err error) {
 	if f == refused || f == timedOut || f == saturated {
 		n.connErrors.Add(1)
 	}
-	if f == refused && r.live.Load() && len(r.replicas) > 0 {
+	if f == refused && r.live.Load() && len(r.replicas()) > 0 {
 		r.suspect(n, f, err, false)
 	}
 }

@@ -179,7 +179,7 @@ func TestR02StalenessOnRealServers(t *testing.T) {
 			var seen time.Duration
 			eventually(t, "a replica to be known as fresh as of the border", func() bool {
 				seen = time.Duration(g.r.now() - start)
-				return g.r.replicas[0].fresh.Load() > start && g.r.replicas[1].fresh.Load() > start
+				return g.r.replicas()[0].fresh.Load() > start && g.r.replicas()[1].fresh.Load() > start
 			})
 			var at int64
 			must(t, conn.QueryRow(ctx, "SELECT ((pg_current_wal_insert_lsn() - '0/0') % 8192)::bigint").Scan(&at))
@@ -201,7 +201,7 @@ func TestR02StalenessOnRealServers(t *testing.T) {
 		must(t, err)
 		start := g.r.now()
 		eventually(t, "the replicas to be fresh while it is open", func() bool {
-			return g.r.replicas[0].fresh.Load() > start && g.r.replicas[1].fresh.Load() > start
+			return g.r.replicas()[0].fresh.Load() > start && g.r.replicas()[1].fresh.Load() > start
 		})
 		if d := time.Duration(g.r.now() - start); d > 3*time.Second {
 			t.Errorf("it took %v", d)

@@ -67,8 +67,8 @@ func (r *Resolver) Nodes() []NodeStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	list := make([]NodeStatus, len(r.nodes))
-	for i, n := range r.nodes {
+	list := make([]NodeStatus, len(r.nodes()))
+	for i, n := range r.nodes() {
 		list[i] = r.statusOf(n, now)
 	}
 	return list

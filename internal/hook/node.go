@@ -14,6 +14,7 @@ type Node struct {
 	// Name is the node's name in metrics, headers and logs.
 	Name string
 
+	owner    atomic.Pointer[any]
 	hub      *Hub
 	physical gorm.ConnPool
 	mended   atomic.Int64 // stale plans met
@@ -33,6 +34,20 @@ func (h *Hub) NewNode(name string, pool gorm.ConnPool) *Node {
 	defer h.mu.Unlock()
 	h.nodes = append(slices.Clone(h.nodes), n)
 	return n
+}
+
+// SetOwner keeps what the router calls this node.
+func (n *Node) SetOwner(v any) { n.owner.Store(&v) }
+
+// Owner returns what SetOwner kept, or nil. A nil Node has none.
+func (n *Node) Owner() any {
+	if n == nil {
+		return nil
+	}
+	if v := n.owner.Load(); v != nil {
+		return *v
+	}
+	return nil
 }
 
 // Pool is the physical pool.
