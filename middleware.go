@@ -3,6 +3,7 @@ package infra
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -95,12 +96,20 @@ func (p *Plugin) route(r *http.Request, pattern string) string {
 	switch {
 	case p.cfg.HTTP.Route != nil:
 		return p.cfg.HTTP.Route(r)
-	case pattern == "":
-		return r.Method
 	case strings.Contains(pattern, " "):
 		return pattern
 	}
-	return r.Method + " " + pattern
+	// A client may invent methods; a route has few values.
+	method := "OTHER"
+	if slices.Contains(methods, r.Method) {
+		method = r.Method
+	}
+	return strings.TrimSuffix(method+" "+pattern, " ")
+}
+
+var methods = []string{
+	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
+	http.MethodDelete, http.MethodConnect, http.MethodOptions, http.MethodTrace,
 }
 
 // debugHeaders tells what the scope has cost so far.

@@ -45,33 +45,33 @@ func (totalsObserver) Observe(_ context.Context, r *hook.Record) {
 // maxNodes bounds the nodes that one report names; the rest are "other".
 const maxNodes = 32
 
-func (p *Report) add(r *hook.Record) {
-	p.Statements++
-	p.DatabaseTime += r.Duration
-	switch r.Outcome {
+func (r *Report) add(s *hook.Record) {
+	r.Statements++
+	r.DatabaseTime += s.Duration
+	switch s.Outcome {
 	case hook.L1:
-		p.L1Hits++
+		r.L1Hits++
 	case hook.L2:
-		p.L2Hits++
+		r.L2Hits++
 	case hook.Shared:
-		p.Shared++
+		r.Shared++
 	case hook.Refused:
-		p.Refused++
+		r.Refused++
 	case hook.Database:
-		if r.Node == nil {
+		if s.Node == nil {
 			break
 		}
-		name := r.Node.Name
-		if p.Nodes == nil {
-			p.Nodes = make(map[string]int, 2)
+		name := s.Node.Name
+		if r.Nodes == nil {
+			r.Nodes = make(map[string]int, 2)
 		}
-		if _, ok := p.Nodes[name]; !ok && len(p.Nodes) >= maxNodes {
+		if _, ok := r.Nodes[name]; !ok && len(r.Nodes) >= maxNodes {
 			name = "other"
 		}
-		p.Nodes[name]++
+		r.Nodes[name]++
 	}
-	if r.Err != nil && r.Outcome != hook.Refused {
-		p.Errors++
+	if s.Err != nil && s.Outcome != hook.Refused {
+		r.Errors++
 	}
 }
 
@@ -92,13 +92,13 @@ func (t *totals) lastRefusal() *limithook.Error {
 }
 
 // pools writes the statements by node, in the order of their names.
-func (p Report) pools() string {
+func (r Report) pools() string {
 	var b strings.Builder
-	for i, name := range slices.Sorted(maps.Keys(p.Nodes)) {
+	for i, name := range slices.Sorted(maps.Keys(r.Nodes)) {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "%s=%d", name, p.Nodes[name])
+		fmt.Fprintf(&b, "%s=%d", name, r.Nodes[name])
 	}
 	return b.String()
 }

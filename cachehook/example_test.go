@@ -3,7 +3,6 @@ package cachehook_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"time"
 
@@ -13,7 +12,7 @@ import (
 func Example() {
 	cache := cachehook.New(cachehook.Config{
 		Tables: map[string]cachehook.Rule{"products": {TTL: time.Minute}}, // db.First(&product, 42) is cached
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	// db.Use(cache), and db.Clauses(cachehook.TTL(time.Second)).Find(&orders) for single queries.
 	defer cache.Close()

@@ -53,7 +53,7 @@ func TestHistoryNoReadIsOlderThanACommitThatHadReturned(t *testing.T) {
 					t.Error(err)
 				}
 				locks[id].Unlock()
-				time.Sleep(time.Duration(r.IntN(100)) * time.Millisecond) // reads shall have time to hit
+				time.Sleep(time.Duration(r.IntN(100)) * time.Millisecond) //nolint:forbidigo // reads shall have time to hit
 			}
 		})
 	}

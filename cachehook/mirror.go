@@ -78,7 +78,7 @@ func newMirror(local bool) *mirror {
 
 func (m *mirror) shard(tag string) *mirrorShard {
 	h := uint32(2166136261) // FNV-1a
-	for i := 0; i < len(tag); i++ {
+	for i := range len(tag) {
 		h = (h ^ uint32(tag[i])) * 16777619
 	}
 	return &m.shards[h%mirrorShards]

@@ -33,20 +33,20 @@ func benchmarkObserve(b *testing.B, cfg Config, scoped bool, fresh bool) {
 	}
 	args := []any{1, 1}
 	db := &gorm.DB{Statement: &gorm.Statement{}}
-	make := func() *hook.Record {
+	record := func() *hook.Record {
 		return &hook.Record{
 			Chain: hook.Query, DB: db, Context: ctx, SQL: benchSQL, Args: args, Text: sqltext.Analyze(benchSQL), Scope: s,
 			Start: time.Now(), Duration: time.Millisecond, Rows: 1,
 		}
 	}
-	r := make()
+	r := record()
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
 		args[0] = ints[i%len(ints)]
 		i++
 		if fresh {
-			r = make()
+			r = record()
 		}
 		deep(benchDepth, func() { o.Observe(ctx, r) })
 	}

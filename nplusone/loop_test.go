@@ -101,7 +101,7 @@ func TestWhatALoopIs(t *testing.T) {
 		{"raw SQL", func(db *gorm.DB) {
 			for i := range 5 {
 				var n string
-				db.Raw("SELECT name FROM authors WHERE id = ?", i).Row().Scan(&n)
+				_ = db.Raw("SELECT name FROM authors WHERE id = ?", i).Row().Scan(&n)
 			}
 		}, []string{`n_plus_one 5/5 db.Where("id IN ?", keys).Find(&authors)`}},
 		{"raw SQL with values in the text", func(db *gorm.DB) {

@@ -80,5 +80,5 @@ func queryPrepared(ctx context.Context, on interface {
 	if err != nil {
 		return err
 	}
-	return errors.Join(read(rows), rows.Close())
+	return errors.Join(read(rows), rows.Err(), rows.Close())
 }

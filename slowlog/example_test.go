@@ -21,7 +21,7 @@ func Example() {
 	defer closeShop()
 	log := slowlog.New(slowlog.Config{
 		Threshold: 1, // a nanosecond: all is slow here
-		Logger:    slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Logger:    slog.New(slog.DiscardHandler),
 	})
 	if err := db.Use(log); err != nil {
 		fmt.Println(err)

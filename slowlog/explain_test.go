@@ -92,7 +92,7 @@ func TestAnalyzeRestsFourTimesAsLongAsItRuns(t *testing.T) {
 		var began []time.Time
 		l.planner = func(context.Context, *sql.Conn, *job, Mode) (*QueryPlan, error) {
 			began = append(began, time.Now())
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) //nolint:forbidigo // the clock is synctest's
 			return &QueryPlan{}, nil
 		}
 		for i := range 3 {
@@ -100,7 +100,7 @@ func TestAnalyzeRestsFourTimesAsLongAsItRuns(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(8 * time.Second)
+		time.Sleep(8 * time.Second) //nolint:forbidigo // the clock is synctest's
 		synctest.Wait()
 		if len(began) != 2 || began[1].Sub(began[0]) != 5*time.Second {
 			t.Fatalf("began %v, want two, five seconds apart", began)

@@ -1,6 +1,7 @@
 package slowlog
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/gorminfra/infra/internal/sqltext"
@@ -15,12 +16,7 @@ func certainRead(text *sqltext.Statement) bool {
 	if text.Operation != sqltext.Select || !text.ReadOnly() {
 		return false
 	}
-	for _, f := range text.Functions {
-		if blocked(f) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(text.Functions, blocked)
 }
 
 // blocked reports whether the function, as folded by sqltext, acts beyond its

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
-	"io"
 	"log/slog"
 	"runtime"
 	"strings"
@@ -19,7 +18,7 @@ import (
 )
 
 // discard keeps the lines of tests out of their output.
-var discard = slog.New(slog.NewTextHandler(io.Discard, nil))
+var discard = slog.New(slog.DiscardHandler)
 
 // use makes a Log of cfg and uses it on db.
 func use(tb testing.TB, db *gorm.DB, cfg Config) *Log {

@@ -58,7 +58,7 @@ func TestRowsAreTimedToTheirClose(t *testing.T) {
 	if !rows.Next() {
 		t.Fatal("no row")
 	}
-	time.Sleep(pause) // the caller's own work, which holds the connection
+	time.Sleep(pause) //nolint:forbidigo // the caller's own work, which holds the connection
 	if n := len(l.Entries()); n != 0 {
 		t.Fatalf("%d entries before Close", n)
 	}

@@ -117,7 +117,7 @@ func TestPlanIsBounded(t *testing.T) {
 }
 
 // ask runs a planner on a fake database that answers rows.
-func ask(t *testing.T, pl planner, text string, columns []string, rows ...[]driver.Value) (*QueryPlan, error, *fake) {
+func ask(t *testing.T, pl planner, text string, columns []string, rows ...[]driver.Value) (*QueryPlan, *fake, error) {
 	t.Helper()
 	f := &fake{answer: func(string) ([]string, [][]driver.Value, error) { return columns, rows, nil }}
 	conn, err := f.open(t).Conn(t.Context())
@@ -126,7 +126,7 @@ func ask(t *testing.T, pl planner, text string, columns []string, rows ...[]driv
 	}
 	defer conn.Close() //nolint:errcheck // in memory
 	p, err := pl(t.Context(), conn, &job{sql: text, text: sqltext.Parse(text), timeout: time.Second}, Analyze)
-	return p, err, f
+	return p, f, err
 }
 
 var sqliteColumns = []string{"id", "parent", "notused", "detail"}
@@ -157,7 +157,7 @@ func TestSQLitePlan(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p, err, f := ask(t, explainSQLite, "SELECT 1", sqliteColumns, c.rows...)
+			p, f, err := ask(t, explainSQLite, "SELECT 1", sqliteColumns, c.rows...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -187,7 +187,7 @@ const mysqlDoc = `{"query_block": {"select_id": 1, "cost_info": {"query_cost": "
 
 func TestMySQLPlan(t *testing.T) {
 	t.Parallel()
-	p, err, f := ask(t, explainMySQL, "SELECT 1", []string{"EXPLAIN"}, []driver.Value{mysqlDoc})
+	p, f, err := ask(t, explainMySQL, "SELECT 1", []string{"EXPLAIN"}, []driver.Value{mysqlDoc})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +209,7 @@ func TestMySQLPlan(t *testing.T) {
 
 func TestMySQLPlanOfNoRowsIsAnError(t *testing.T) {
 	t.Parallel()
-	if _, err, _ := ask(t, explainMySQL, "SELECT 1", []string{"EXPLAIN"}); err == nil {
+	if _, _, err := ask(t, explainMySQL, "SELECT 1", []string{"EXPLAIN"}); err == nil {
 		t.Fatal("no error")
 	}
 }

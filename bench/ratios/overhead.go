@@ -65,8 +65,8 @@ func overhead(ctx context.Context) (rows []row, err error) {
 		atMostAbove("everything on, First, null driver", "bare GORM", measure(all, plain), 1500),
 		atMostAbove("everything on, First, null driver", "dbresolver", measure(all, routed), 1500),
 	)
-	real, err := overheadOnPostgres(ctx)
-	return append(rows, real...), err
+	onPostgres, err := overheadOnPostgres(ctx)
+	return append(rows, onPostgres...), err
 }
 
 func overheadOnPostgres(ctx context.Context) (rows []row, err error) {

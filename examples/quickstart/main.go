@@ -82,7 +82,7 @@ func run(ctx context.Context, addr string, serve bool) (err error) {
 	mux := http.NewServeMux()
 	mux.Handle("/", plugin.Middleware(shop{db}.routes()))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	l, err := net.Listen("tcp", addr)
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,6 @@ var direct = []string{
 	"github.com/prometheus/client_golang",
 	"github.com/redis/go-redis/v9",
 	"go.uber.org/goleak",
-	"golang.org/x/sync",
 	"gorm.io/driver/postgres",
 	"gorm.io/gorm",
 	"gorm.io/plugin/dbresolver",

@@ -155,7 +155,7 @@ func TestLookUpOfFunctionsKeepsToTheCallersDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := openNull(t, func(text string) ([]string, [][]driver.Value) {
 			if strings.Contains(text, "pg_proc") {
-				time.Sleep(time.Hour)
+				time.Sleep(time.Hour) //nolint:forbidigo // the clock is synctest's
 			}
 			return oneCompany(text)
 		})

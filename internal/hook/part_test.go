@@ -219,14 +219,6 @@ func (p *part) event(what string, t *hook.Txn) {
 	p.events = append(p.events, fmt.Sprintf("%s %s", kind, what))
 }
 
-// forget starts the counting anew.
-func (p *part) forget() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.gated, p.charged, p.served, p.dones, p.records, p.events = 0, 0, 0, 0, nil, nil
-	clear(p.nodes)
-}
-
 // seen returns copies of what was observed and told.
 func (p *part) seen() (records []*hook.Record, events []string) {
 	p.mu.Lock()

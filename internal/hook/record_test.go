@@ -56,10 +56,10 @@ func attach(tb testing.TB, db *gorm.DB, parts ...any) *hook.Hub {
 func slow(text string) ([]string, [][]driver.Value) {
 	switch {
 	case strings.Contains(text, `"pets"`):
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond) //nolint:forbidigo // the clock is synctest's
 		return []string{"id", "user_id", "name"}, [][]driver.Value{{int64(1), int64(1), "rex"}, {int64(2), int64(1), "tom"}}
 	case strings.Contains(text, `"users"`):
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // the clock is synctest's
 		return []string{"id", "name"}, [][]driver.Value{{int64(1), "ann"}}
 	case strings.Contains(text, "no_rows"):
 		return []string{"id"}, nil
@@ -113,7 +113,7 @@ func TestDurationOfRowsLastsUntilTheirClose(t *testing.T) {
 				if err != nil || !rows.Next() || len(w.all()) != 0 {
 					t.Fatalf("rows: %v, %d records before their close", err, len(w.all()))
 				}
-				time.Sleep(time.Second)
+				time.Sleep(time.Second) //nolint:forbidigo // the clock is synctest's
 				if err := rows.Close(); err != nil {
 					t.Fatal(err)
 				}
@@ -121,7 +121,7 @@ func TestDurationOfRowsLastsUntilTheirClose(t *testing.T) {
 					t.Fatalf("records %+v", r)
 				}
 				row := db.WithContext(ctx(t.Context())).Model(&User{}).Row()
-				time.Sleep(time.Second)
+				time.Sleep(time.Second) //nolint:forbidigo // the clock is synctest's
 				if err := row.Scan(new(int), new(string)); err != nil {
 					t.Fatal(err)
 				}

@@ -1,7 +1,7 @@
 package sqltext
 
 // name reads a column, a function call or a word without meaning.
-func (p *parser) name(s *clauseState) {
+func (p *parser) name() {
 	parts := 1
 	for p.at(1).kind == kDot && (p.at(2).kind == kWord || p.at(2).kind == kQuoted) {
 		p.next()

@@ -191,13 +191,13 @@ var gormPrograms = []program{
 	{"delete unscoped", func(db *gorm.DB) { db.Unscoped().Where("age > ?", 1).Delete(&gormUser{}) }, "delete >users maywrite"},
 	{"delete with subquery", func(db *gorm.DB) { db.Where("user_id IN (?)", db.Model(&gormUser{}).Select("id")).Delete(&gormOrder{}) }, "select <users ro cache\ndelete <users >shop.orders maywrite"},
 	{"association find", func(db *gorm.DB) {
-		db.Model(&gormUser{Model: gorm.Model{ID: 1}}).Association("Languages").Find(&[]gormLanguage{})
+		_ = db.Model(&gormUser{Model: gorm.Model{ID: 1}}).Association("Languages").Find(&[]gormLanguage{})
 	}, "select <languages <user_speaks ro cache"},
 	{"association count", func(db *gorm.DB) { db.Model(&gormUser{Model: gorm.Model{ID: 1}}).Association("Notes").Count() }, "select <notes aggregate ro cache"},
-	{"association clear", func(db *gorm.DB) { db.Model(&gormUser{Model: gorm.Model{ID: 1}}).Association("Languages").Clear() }, "delete >user_speaks maywrite"},
-	{"association clear has many", func(db *gorm.DB) { db.Model(&gormUser{Model: gorm.Model{ID: 1}}).Association("Orders").Clear() }, "update >shop.orders maywrite"},
+	{"association clear", func(db *gorm.DB) { _ = db.Model(&gormUser{Model: gorm.Model{ID: 1}}).Association("Languages").Clear() }, "delete >user_speaks maywrite"},
+	{"association clear has many", func(db *gorm.DB) { _ = db.Model(&gormUser{Model: gorm.Model{ID: 1}}).Association("Orders").Clear() }, "update >shop.orders maywrite"},
 	{"raw scan", func(db *gorm.DB) { db.Raw("SELECT count(*) FROM users WHERE name = ?", "a").Scan(new(int)) }, "select <users aggregate ro cache"},
-	{"raw rows", func(db *gorm.DB) { db.Raw("WITH x AS (SELECT * FROM users) SELECT * FROM x").Rows() }, "select <users ro cache"},
+	{"raw rows", func(db *gorm.DB) { _, _ = db.Raw("WITH x AS (SELECT * FROM users) SELECT * FROM x").Rows() }, "select <users ro cache"},
 	{"raw writing", func(db *gorm.DB) { db.Raw("UPDATE users SET age = ? RETURNING id", 1).Scan(new(int)) }, "update >users maywrite"},
 	{"exec", func(db *gorm.DB) { db.Exec("DELETE FROM users WHERE id IN ?", []int{1, 2}) }, "delete >users maywrite"},
 	{"exec ddl", func(db *gorm.DB) { db.Exec("DROP TABLE ?", clause.Table{Name: "users"}) }, "ddl >users maywrite"},
@@ -207,9 +207,9 @@ var gormPrograms = []program{
 	}, "select <shop.orders ro cache\nselect <shop.orders <users ro cache"},
 	{"generics", func(db *gorm.DB) {
 		ctx := context.Background()
-		gorm.G[gormUser](db).Where("age > ?", 1).Find(ctx)
-		gorm.G[gormUser](db).Where("id = ?", 1).Update(ctx, "age", 2)
-		gorm.G[gormLanguage](db).Create(ctx, &gormLanguage{Code: "x"})
+		_, _ = gorm.G[gormUser](db).Where("age > ?", 1).Find(ctx)
+		_, _ = gorm.G[gormUser](db).Where("id = ?", 1).Update(ctx, "age", 2)
+		_ = gorm.G[gormLanguage](db).Create(ctx, &gormLanguage{Code: "x"})
 	}, "select <users ro cache\nupdate >users maywrite\ninsert >languages maywrite"},
 }
 

@@ -192,12 +192,12 @@ func (p *parser) clauses(s clauseState) {
 			p.st.Unstable = p.st.Unstable || movingTime(p.src(t))
 			p.next()
 		case kQuoted:
-			p.name(&s)
+			p.name()
 		case kWord:
 			if t.flags&fCall != 0 && p.at(1).kind == kLParen && p.calls(&s, t) {
 				p.call(1)
 			} else if t.kw == kwNone || t.kw == kwPlain && t.flags&fClause == 0 || !p.keyword(&s, t) {
-				p.name(&s)
+				p.name()
 			}
 		default:
 			p.next()

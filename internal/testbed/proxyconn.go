@@ -92,7 +92,7 @@ func (c *proxyConn) forward(d Direction, dst, src *net.TCPConn) {
 	go func() {
 		defer wg.Done()
 		defer close(packets)
-		c.read(d, src, packets)
+		c.read(src, packets)
 	}()
 	defer wg.Wait()
 	for p := range packets {
@@ -106,7 +106,7 @@ func (c *proxyConn) forward(d Direction, dst, src *net.TCPConn) {
 	}
 }
 
-func (c *proxyConn) read(d Direction, src io.Reader, packets chan<- packet) {
+func (c *proxyConn) read(src io.Reader, packets chan<- packet) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := src.Read(buf)
