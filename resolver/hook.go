@@ -194,6 +194,9 @@ func (r *Resolver) ask(q *question, o *options, hint hook.Hint, s *scope.Scope) 
 	}
 	session := r.sessionOf(s, false)
 	q.wrote, q.scoped = session.floor(), s != nil
+	if r.off&tokenRule != 0 {
+		q.wrote = 0
+	}
 	if o.conn != nil && q.favourite == nil {
 		q.favourite, q.favour = o.conn.node.Load(), reasonHandle
 	}

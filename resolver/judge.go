@@ -20,6 +20,9 @@ type change struct {
 // took takes in the answer rd to a probe of n that was sent at sent.
 func (r *Resolver) took(n *node, id identity, rd reading, sent int64) {
 	var changes []change
+	if r.off&pageRule == 0 {
+		rd.lsn = id.units.normalize(rd.lsn)
+	}
 	r.mu.Lock()
 	n.answered, n.lastErr = true, ""
 	n.identity, n.last, n.lastHeard = id, rd, r.now()

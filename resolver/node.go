@@ -70,7 +70,7 @@ type identity struct {
 type reading struct {
 	placed   bool   // the database has WAL positions; the rest is void without
 	standby  bool   // in recovery
-	lsn      uint64 // inserted on a primary, replayed on a standby; normalised
+	lsn      uint64 // inserted on a primary, replayed on a standby
 	flushed  uint64 // on a primary
 	timeline uint32 // 0: not told
 }

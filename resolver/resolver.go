@@ -38,6 +38,7 @@ type Resolver struct {
 	given Config
 	cfg   Config
 	now   func() int64 // nanoseconds, monotonic, above 0
+	off   rules        // switched off, in tests
 
 	// Set by Initialize and constant after it.
 	hub      *hook.Hub
@@ -70,7 +71,7 @@ type Resolver struct {
 // New makes a Resolver. It starts nothing and cannot fail: faults of cfg are
 // reported by db.Use.
 func New(cfg Config) *Resolver {
-	return &Resolver{given: cfg, now: monotonic, probed: make(chan struct{})}
+	return &Resolver{given: cfg, now: monotonic, off: rulesOff(), probed: make(chan struct{})}
 }
 
 // nodeSet is who there is, an immutable snapshot: nodes come and go at run time.

@@ -95,7 +95,7 @@ func (w *pgWatcher) sample(ctx context.Context, sent func()) (identity, reading,
 	}
 	rd := reading{
 		placed: true, standby: standby, flushed: uint64(flushed),
-		lsn: w.id.units.normalize(uint64(lsn)), timeline: uint32(timeline),
+		lsn: uint64(lsn), timeline: uint32(timeline),
 	}
 	if err := w.unstick(ctx, rd); err != nil {
 		w.drop()
@@ -109,12 +109,13 @@ func (w *pgWatcher) sample(ctx context.Context, sent func()) (identity, reading,
 // position for as long as nobody flushes. When flush has not come, within a
 // whole interval, to where insert was, a commit of our own makes it do so.
 func (w *pgWatcher) unstick(ctx context.Context, rd reading) error {
+	inserted := w.id.units.normalize(rd.lsn)
 	switch {
-	case rd.standby || rd.lsn <= rd.flushed:
+	case rd.standby || inserted <= rd.flushed:
 		w.stuck = 0
 		return nil
 	case w.stuck == 0 || rd.flushed >= w.stuck:
-		w.stuck, w.stuckAt = rd.lsn, time.Now()
+		w.stuck, w.stuckAt = inserted, time.Now()
 		return nil
 	case time.Since(w.stuckAt) < w.patience:
 		return nil

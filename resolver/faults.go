@@ -1,0 +1,11 @@
+package resolver
+
+// rules are those of a session that tests switch off, to show that they would
+// notice it.
+type rules uint8
+
+const (
+	tokenRule     rules = 1 << iota // reads see what the session wrote, and what its token says
+	pageRule                        // positions just behind a page's header are moved to its start
+	monotonicRule                   // no read goes behind an earlier one
+)
