@@ -28,6 +28,11 @@ const (
 // 500 or above, the answer becomes the 429 (or the 503 of a limiter that cannot
 // decide) that WriteLimited gives; so a handler need not know of limits.
 //
+// The request is named by the pattern of an http.ServeMux: hand it the mux
+// itself, with your own middlewares around the outside, since one between them
+// that makes a copy of the request (r.WithContext) hides the pattern. For other
+// routers there are HTTP.Route and SetRoute.
+//
 // Nested Middlewares join one scope. Flush, Hijack, http.ResponseController and
 // panics pass through.
 func (p *Plugin) Middleware(next http.Handler) http.Handler {
@@ -40,7 +45,8 @@ func (p *Plugin) Middleware(next http.Handler) http.Handler {
 		match = func(r *http.Request) string { _, pattern := mux.Handler(r); return pattern }
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, s, joined := scope.Begin(r.Context(), p.route(r, match(r)))
+		route := p.route(r, match(r))
+		ctx, s, joined := scope.Begin(r.Context(), route)
 		if joined {
 			next.ServeHTTP(w, r)
 			return
@@ -53,7 +59,7 @@ func (p *Plugin) Middleware(next http.Handler) http.Handler {
 		r = r.WithContext(ctx)
 		rw := newResponse(w, p, r, s)
 		defer func() {
-			if r.Pattern != "" {
+			if r.Pattern != "" && s.Name() == route { // unless SetRoute has said better
 				s.SetName(p.route(r, r.Pattern))
 			}
 			s.End()

@@ -1,6 +1,7 @@
 package infra_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/gorminfra/infra"
 	"github.com/gorminfra/infra/internal/testbed"
 	"github.com/gorminfra/infra/limithook"
+	"github.com/gorminfra/infra/slowlog"
 )
 
 func serve(t *testing.T, h http.Handler) string {
@@ -218,5 +220,40 @@ func TestNestedMiddlewaresJoinOneScope(t *testing.T) {
 	resp, _ := get(t, url, "")
 	if got := resp.Header.Values(infra.HeaderQueryCount); len(got) != 1 || got[0] != "2" {
 		t.Errorf("%s is %v, want one header with 2", infra.HeaderQueryCount, got)
+	}
+}
+
+func TestRouteIsThePatternOrWhatTheProgramSays(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, testbed.SharedCluster(t))
+	db := s.open(t)
+	routes := make(chan string, 1)
+	p := use(t, db, infra.Config{Logger: slog.New(slog.DiscardHandler), SlowLog: slowlog.Config{
+		Threshold: 1, Sink: func(_ context.Context, e slowlog.Entry) { routes <- e.Route },
+	}})
+	read := func(_ http.ResponseWriter, r *http.Request) {
+		check(t, db.WithContext(r.Context()).First(&Product{}, 1).Error)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /products/{id}", read)
+	mux.HandleFunc("/any", read)
+	mux.HandleFunc("/own", func(w http.ResponseWriter, r *http.Request) {
+		infra.SetRoute(r.Context(), "own name")
+		read(w, r)
+	})
+	url := serve(t, p.Middleware(mux))
+	for path, want := range map[string]string{"/products/1": "GET /products/{id}", "/any": "GET /any", "/own": "own name"} {
+		get(t, url+path, "")
+		if got := <-routes; got != want {
+			t.Errorf("%s: route %q, want %q", path, got, want)
+		}
+	}
+	req, err := http.NewRequestWithContext(deadline(t), "INVENTED", url+"/any", nil)
+	check(t, err)
+	resp, err := http.DefaultClient.Do(req)
+	check(t, err)
+	check(t, resp.Body.Close())
+	if got := <-routes; got != "OTHER /any" {
+		t.Errorf("an invented method: route %q", got)
 	}
 }

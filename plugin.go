@@ -31,7 +31,8 @@ import (
 
 // Plugin is all parts on one *gorm.DB. Its methods are safe for concurrent use.
 type Plugin struct {
-	cfg Config
+	given Config // as it came
+	cfg   Config // with defaults
 
 	resolver *resolver.Resolver
 	cache    *cachehook.Cache
@@ -53,9 +54,10 @@ var _ gorm.Plugin = (*Plugin)(nil)
 // New makes a plugin for one *gorm.DB. It starts nothing and cannot fail: faults
 // of cfg are reported by db.Use. cfg is copied.
 func New(cfg Config) *Plugin {
+	given := cfg
 	cfg = cfg.withDefaults()
 	return &Plugin{
-		cfg:      cfg,
+		given: given, cfg: cfg,
 		resolver: resolver.New(cfg.Resolver),
 		cache:    cachehook.New(cfg.Cache),
 		limits:   limithook.New(cfg.Limits),
@@ -80,7 +82,7 @@ func (p *Plugin) Initialize(db *gorm.DB) error {
 	if p.used {
 		return errors.New("infra: the plugin already serves a *gorm.DB: a second one needs a plugin of its own, with another Name")
 	}
-	if err := p.cfg.Validate(); err != nil {
+	if err := p.given.Validate(); err != nil {
 		return err
 	}
 	if err := p.start(db); err != nil {

@@ -146,9 +146,12 @@ func TestZeroConfigIsSafe(t *testing.T) {
 	for range 3 {
 		check(t, db.WithContext(ctx).Find(&products).Error)
 	}
+	if err := db.WithContext(ctx).First(&Product{}, 999).Error; !errors.Is(err, gorm.ErrRecordNotFound) {
+		t.Error(err)
+	}
 	r := sc.End()
-	if len(products) != 20 || r.Statements != 3 || r.CacheHits() != 0 || r.Refused != 0 || r.Nodes["primary"] != 3 {
-		t.Errorf("%d products, report %+v: want 20, and three statements on the primary, uncached", len(products), r)
+	if len(products) != 20 || r.Errors != 0 || r.Statements != 4 || r.CacheHits() != 0 || r.Refused != 0 || r.Nodes["primary"] != 4 {
+		t.Errorf("%d products, report %+v: want 20, and four statements on the primary, uncached", len(products), r)
 	}
 }
 
@@ -173,6 +176,9 @@ func TestEveryFaultIsReportedBeforeAnythingIsTouched(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in:\n%v", want, err)
 		}
+	}
+	if n := strings.Count(err.Error(), "Name"); n != 1 {
+		t.Errorf("the fault of Name is told %d times:\n%v", n, err)
 	}
 	if db.ConnPool != before || len(db.Plugins) != 0 {
 		t.Errorf("the database was touched: pool %T, plugins %v", db.ConnPool, db.Plugins)

@@ -34,7 +34,8 @@ type Report struct {
 	L1Hits, L2Hits, Shared int
 	// Refused by a limit.
 	Refused int
-	// Errors is the number of statements that failed otherwise.
+	// Errors is the number of statements that failed otherwise. Not finding a
+	// record is no failure.
 	Errors int
 	// Nodes is the number of statements that ran on each node.
 	Nodes map[string]int
@@ -51,6 +52,15 @@ func (r Report) CacheHits() int { return r.L1Hits + r.L2Hits + r.Shared }
 func (p *Plugin) Begin(ctx context.Context, name string) (context.Context, *Scope) {
 	ctx, s, joined := scope.Begin(ctx, name)
 	return ctx, &Scope{plugin: p, scope: s, joined: joined}
+}
+
+// SetRoute names the request or job of ctx in reports, logs and metrics from now
+// on, for routers whose pattern Middleware cannot see. The name must have few
+// values, never the raw path. Without a scope it does nothing.
+func SetRoute(ctx context.Context, name string) {
+	if s := scope.From(ctx); s != nil {
+		s.SetName(name)
+	}
 }
 
 // End closes the scope and reports. Statements that still use its context

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"gorm.io/gorm"
+
 	"github.com/gorminfra/infra/internal/hook"
 	"github.com/gorminfra/infra/internal/scope"
 	"github.com/gorminfra/infra/limithook"
@@ -70,7 +72,7 @@ func (r *Report) add(s *hook.Record) {
 		}
 		r.Nodes[name]++
 	}
-	if s.Err != nil && s.Outcome != hook.Refused {
+	if s.Err != nil && s.Outcome != hook.Refused && !errors.Is(s.Err, gorm.ErrRecordNotFound) {
 		r.Errors++
 	}
 }

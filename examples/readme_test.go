@@ -25,6 +25,8 @@ var (
 	products []struct{ ID uint }
 )
 
+type Product struct{ ID uint }
+
 func computeTop(context.Context) ([]string, error) { return nil, nil }
 func listOrders(*gorm.DB)                           {}
 `
