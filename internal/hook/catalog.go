@@ -35,7 +35,7 @@ func (h *Hub) accessOf(ctx context.Context, text *sqltext.Statement, mayLoad boo
 	}
 	safe := func(string) bool { return true } // elsewhere functions do not write
 	if h.root.Name() == "postgres" {
-		volatile := h.catalog.functions(ctx, h.primary, mayLoad)
+		volatile := h.catalog.functions(ctx, h.Primary(), mayLoad)
 		safe = func(name string) bool {
 			v, known := volatile[name]
 			return known && !v
@@ -119,7 +119,7 @@ func readFunctions(ctx context.Context, primary *Node) (map[string]bool, error) 
 func (h *Hub) afterDDL() {
 	h.catalog.forget()
 	h.mu.Lock()
-	nodes := append([]*Node{h.primary}, h.nodes...)
+	nodes := append([]*Node{h.home}, h.nodes...)
 	h.mu.Unlock()
 	for _, n := range nodes {
 		n.Reset()

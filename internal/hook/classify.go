@@ -36,7 +36,7 @@ func (h *Hub) classify(r *Record, pool gorm.ConnPool) {
 		case stmtTx:
 			r.orig, pool = p.r.orig, p.r.orig
 		case *sql.Conn, *Conn:
-			r.Where, r.Node = Pinned, h.primary
+			r.Where, r.Node = Pinned, h.Primary()
 			return
 		default:
 			r.Where = Foreign

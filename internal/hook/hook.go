@@ -41,8 +41,9 @@ const pluginName = "infra:hook"
 // concurrent use.
 type Hub struct {
 	root    *gorm.DB
-	primary *Node // what gorm.Open connected to
-	pool    *Pool // nil when GORM was opened over a transaction
+	home    *Node                // what gorm.Open connected to
+	lead    atomic.Pointer[Node] // the primary of now
+	pool    *Pool                // nil when GORM was opened over a transaction
 	catalog catalog
 
 	mu     sync.Mutex // guards the following three
@@ -131,7 +132,8 @@ func (h *Hub) wrapPool(db *gorm.DB) {
 	if prepared, ok := physical.(*gorm.PreparedStmtDB); ok {
 		physical = prepared.ConnPool
 	}
-	h.primary = newNode(h, "primary", physical)
+	h.home = newNode(h, "primary", physical)
+	h.lead.Store(h.home)
 	if _, inTx := physical.(gorm.TxCommitter); inTx {
 		return
 	}
@@ -157,8 +159,22 @@ func (h *Hub) inFrontOf(pool, physical gorm.ConnPool) gorm.ConnPool {
 	return pool
 }
 
-// Primary is the node that gorm.Open connected to.
-func (h *Hub) Primary() *Node { return h.primary }
+// Home is the node that gorm.Open connected to.
+func (h *Hub) Home() *Node { return h.home }
+
+// Primary is the node that writes go to: what gorm.Open connected to, unless a
+// Router has found another one since.
+func (h *Hub) Primary() *Node { return h.lead.Load() }
+
+// SetPrimary is for a Router that follows a failover. Transactions and pinned
+// connections stay where they are; db.DB() gives the new primary's pool from now
+// on. Nil sets the node that gorm.Open connected to.
+func (h *Hub) SetPrimary(n *Node) {
+	if n == nil {
+		n = h.home
+	}
+	h.lead.Store(n)
+}
 
 // DB is the *gorm.DB that gorm.Open made.
 func (h *Hub) DB() *gorm.DB { return h.root }

@@ -35,7 +35,7 @@ func (p *Pool) direct(ctx context.Context) *Record {
 // PrepareContext prepares on the primary. What is done with the statement is
 // not seen: neither routed, limited, nor taken for an invalidation.
 func (p *Pool) PrepareContext(ctx context.Context, text string) (*sql.Stmt, error) {
-	return p.hub.primary.physical.PrepareContext(ctx, text)
+	return p.hub.Primary().physical.PrepareContext(ctx, text)
 }
 
 // ExecContext implements gorm.ConnPool.
@@ -90,7 +90,7 @@ func (p *Pool) QueryRowContext(ctx context.Context, text string, args ...any) (r
 // a deferred Rollback add "invalid transaction" to the error.
 func (p *Pool) BeginTx(ctx context.Context, opts *sql.TxOptions) (gorm.ConnPool, error) {
 	st := p.hub.stages.Load()
-	node := p.hub.primary
+	node := p.hub.Primary()
 	if st.router != nil {
 		var err error
 		if node, err = st.router.RouteTx(ctx, opts, p.hint); err != nil {
@@ -108,11 +108,12 @@ func (p *Pool) BeginTx(ctx context.Context, opts *sql.TxOptions) (gorm.ConnPool,
 	return tx, err
 }
 
-// GetDBConn returns the primary's *sql.DB, for db.DB().
-func (p *Pool) GetDBConn() (*sql.DB, error) { return dbConnOf(p.hub.primary.physical) }
+// GetDBConn returns the *sql.DB of the primary of now, for db.DB() and
+// db.Connection: they must not reach a primary that was superseded.
+func (p *Pool) GetDBConn() (*sql.DB, error) { return dbConnOf(p.hub.Primary().physical) }
 
 // Ping pings the primary.
-func (p *Pool) Ping() error { return pingOf(p.hub.primary.physical) }
+func (p *Pool) Ping() error { return pingOf(p.hub.Primary().physical) }
 
 // Conn is a connection of db.Connection with transactions that are seen.
 type Conn struct {
@@ -122,7 +123,7 @@ type Conn struct {
 
 // BeginTx begins on the pinned connection.
 func (c *Conn) BeginTx(ctx context.Context, opts *sql.TxOptions) (gorm.ConnPool, error) {
-	return beginTx(ctx, c.hub.stages.Load(), c.hub.primary, c.Conn, opts)
+	return beginTx(ctx, c.hub.stages.Load(), c.hub.Primary(), c.Conn, opts)
 }
 
 func beginOn(ctx context.Context, pool gorm.ConnPool, opts *sql.TxOptions) (gorm.ConnPool, error) {

@@ -146,6 +146,7 @@ type Record struct {
 	reached  bool      // SQL has reached the statement pool
 	wrapped  bool      // another plugin's pool stands around ours
 	sent     bool      // the server may have seen it
+	cancel   func()    // of the context of an attempt with a budget
 	conn     *sql.Conn // of a write that must not be sent twice
 	outer    *Record   // the statement that this Direct one is sent for
 	runErr   error     // the driver's error, before GORM translates it
@@ -225,6 +226,9 @@ func (r *Record) finish(completed bool) {
 		r.rows.drop()
 	}
 	r.release()
+	if r.cancel != nil {
+		r.cancel()
+	}
 	err := r.databaseError()
 	r.endAttempt(err)
 	if t := r.Txn; t != nil && t.Autocommit {

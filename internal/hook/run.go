@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -196,16 +197,17 @@ func try[T any](ctx context.Context, r *Record, run func(context.Context, gorm.C
 		return res, err
 	}
 	r.startAttempt(node)
-	on := func(pool gorm.ConnPool, text string) (res T, err error) {
+	on := func(ctx context.Context, pool gorm.ConnPool, text string) (res T, err error) {
 		if pool, err = r.sendOnce(ctx, pool); err != nil {
 			return res, err
 		}
 		return run(ctx, pool, text)
 	}
-	res, err = on(node.target(r.prepared), r.SQL)
+	first, limited := r.budget(ctx, node)
+	res, err = on(first, node.target(r.prepared), r.SQL)
 	if err != nil && r.prepared && closedStatement(err) {
 		// A Reset came between its look-up and its run, and nothing ran.
-		res, err = on(node.target(true), r.SQL)
+		res, err = on(first, node.target(true), r.SQL)
 	}
 	if err == nil {
 		return res, nil
@@ -216,22 +218,25 @@ func try[T any](ctx context.Context, r *Record, run func(context.Context, gorm.C
 		// another plan.
 		node.forget(r.SQL)
 		r.retryOn(node, err)
-		return on(node.physical, node.freshText(r.SQL))
+		return on(ctx, node.physical, node.freshText(r.SQL))
 	}
 	if r.stages.router == nil {
 		return res, err
 	}
+	if limited && first.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", ErrBudget, err)
+	}
 	if again := r.stages.router.Retry(ctx, r, err); again != nil {
 		r.retryOn(again, err)
 		r.sent = true
-		return on(again.target(r.prepared), r.SQL)
+		return on(ctx, again.target(r.prepared), r.SQL)
 	}
 	return res, err
 }
 
 func (r *Record) route(ctx context.Context) (*Node, error) {
 	if r.stages.router == nil {
-		return r.hub.primary, nil
+		return r.hub.Primary(), nil
 	}
 	return r.stages.router.Route(ctx, r)
 }

@@ -75,6 +75,7 @@ type stages struct {
 	server    Server
 	chargers  []Charger
 	router    Router
+	budgeter  Budgeter // the router, if it is one
 	observers []Observer
 	txns      []TxnObserver
 	meters    []Meter
@@ -100,6 +101,7 @@ func newStages(parts []any) (*stages, error) {
 				return nil, errors.New("hook: two resolvers on one *gorm.DB: use one of them")
 			}
 			st.router = r
+			st.budgeter, _ = p.(Budgeter)
 		}
 		if o, ok := p.(Observer); ok {
 			st.observers = append(st.observers, o)
