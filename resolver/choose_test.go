@@ -177,9 +177,9 @@ func BenchmarkDecide(b *testing.B) {
 	r := New(Config{})
 	r.cfg = r.given.withDefaults()
 	r.tightest = 2 * r.cfg.Probe.Interval
-	r.primary = newNode(r, 0, Node{}, true)
-	r.primary.valid.Store(math.MaxInt64)
-	all := []*node{r.primary}
+	r.lead.Store(newNode(r, 0, Node{}, true))
+	r.primary().valid.Store(math.MaxInt64)
+	all := []*node{r.primary()}
 	for i := range 3 {
 		n := newNode(r, i, Node{Weight: 1}, false)
 		n.valid.Store(math.MaxInt64)
@@ -195,7 +195,7 @@ func BenchmarkDecide(b *testing.B) {
 	q := question{bound: r.cfg.MaxLag}
 	b.ReportAllocs()
 	for b.Loop() {
-		if n, _ := r.decide(&q); n == r.primary {
+		if n, _ := r.decide(&q); n == r.primary() {
 			b.Fatal("primary")
 		}
 	}

@@ -56,7 +56,7 @@ type question struct {
 // does. The second result is the reason; of several flaws of the replicas it
 // names the mildest.
 func (r *Resolver) decide(q *question) (*node, reason) {
-	primary := r.primary
+	primary := r.primary()
 	if q.toPrimary {
 		return primary, q.why
 	}
@@ -105,8 +105,8 @@ func (r *Resolver) decide(q *question) (*node, reason) {
 // reference is the time that staleness is measured from: now, or, while the
 // primary does not answer and lag is frozen, its last answer.
 func (r *Resolver) reference(now int64, strict bool) int64 {
-	if !strict && r.cfg.WithoutPrimary == Freeze && r.primary.valid.Load() < now {
-		return min(now, r.primary.fresh.Load())
+	if !strict && r.cfg.WithoutPrimary == Freeze && r.primary().valid.Load() < now {
+		return min(now, r.primary().fresh.Load())
 	}
 	return now
 }

@@ -22,8 +22,8 @@ func newClocked(cfg Config) *clocked {
 	c.expiry = int64(2*c.cfg.Probe.Interval + c.cfg.Probe.Timeout)
 	c.tightest = 2 * c.cfg.Probe.Interval
 	c.rotation.Store(&rotation{})
-	c.primary = newNode(c.Resolver, 0, Node{}, true)
-	c.set.Store(&nodeSet{[]*node{c.primary, newNode(c.Resolver, 0, Node{Weight: 1}, false), newNode(c.Resolver, 1, Node{Weight: 1}, false)}})
+	c.lead.Store(newNode(c.Resolver, 0, Node{}, true))
+	c.set.Store(&nodeSet{[]*node{c.primary(), newNode(c.Resolver, 0, Node{Weight: 1}, false), newNode(c.Resolver, 1, Node{Weight: 1}, false)}})
 	return c
 }
 
@@ -32,7 +32,7 @@ func newClocked(cfg Config) *clocked {
 func (c *clocked) tick(primary bool, replayed ...uint64) {
 	c.at += int64(c.cfg.Probe.Interval)
 	if primary {
-		c.took(c.primary, identity{}, reading{placed: true, lsn: c.lsn, timeline: 1}, c.at)
+		c.took(c.primary(), identity{}, reading{placed: true, lsn: c.lsn, timeline: 1}, c.at)
 	}
 	for i, lsn := range replayed {
 		c.took(c.replicas()[i], identity{}, reading{placed: true, standby: true, lsn: lsn, timeline: 1}, c.at)
@@ -42,8 +42,8 @@ func (c *clocked) tick(primary bool, replayed ...uint64) {
 func (c *clocked) wants(t *testing.T, what string, q question, want reason) {
 	t.Helper()
 	n, why := c.decide(&q)
-	if why != want || (n == c.primary) != (want != reasonReplica) {
-		t.Errorf("%s: primary %v for %q, want %q", what, n == c.primary, why, want)
+	if why != want || (n == c.primary()) != (want != reasonReplica) {
+		t.Errorf("%s: primary %v for %q, want %q", what, n == c.primary(), why, want)
 	}
 }
 

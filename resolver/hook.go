@@ -53,14 +53,14 @@ func (r *Resolver) Initialize(db *gorm.DB) error {
 	if r.unregister, err = h.Register(&router{r}); err != nil {
 		return errors.Join(fmt.Errorf("resolver: %w", err), r.closeNodes())
 	}
-	if pool := r.primary.db.Load(); pool != nil {
-		r.applyPool(r.primary, pool)
+	if pool := r.primary().db.Load(); pool != nil {
+		r.applyPool(r.primary(), pool)
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.opened.Store(true)
 	r.live.Store(true)
 	if len(r.replicas()) > 0 {
-		r.watching.Do(func() { r.start(r.primary) })
+		r.watching.Do(func() { r.start(r.primary()) })
 	}
 	for _, n := range r.replicas() {
 		r.start(n)
@@ -107,7 +107,7 @@ func (r *Resolver) send(rec *hook.Record, n *node, why reason) *hook.Node {
 
 // refuse says what must not be sent to the primary.
 func (r *Resolver) refuse(ctx context.Context, n *node, why reason) error {
-	if !n.primary || len(r.replicas()) == 0 {
+	if !n.isPrimary() || len(r.replicas()) == 0 {
 		return nil
 	}
 	if r.demoted.Load() {
@@ -124,7 +124,7 @@ func (r *Resolver) refuse(ctx context.Context, n *node, why reason) error {
 
 // primaryBusy reports whether half of the primary's connections are in use.
 func (r *Resolver) primaryBusy() bool {
-	db := r.primary.db.Load()
+	db := r.primary().db.Load()
 	if db == nil {
 		return false
 	}

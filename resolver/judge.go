@@ -30,15 +30,15 @@ func (r *Resolver) took(n *node, id identity, rd reading, sent int64) {
 		n.latency.Store(0) // what it was before says nothing of now
 		changes = append(changes, change{n, slog.LevelInfo, "node is in rotation", nil})
 	}
-	if n.primary {
+	if n.isPrimary() {
 		r.judgePrimary(n, rd, sent)
 	}
 	for _, m := range r.nodes() {
-		if m == n || n.primary {
+		if m == n || n.isPrimary() {
 			changes = r.judge(m, changes)
 		}
 	}
-	if n.health.in && (n.misfit == fits || !n.primary) {
+	if n.health.in && (n.misfit == fits || !n.isPrimary()) {
 		n.valid.Store(sent + r.expiry)
 	}
 	r.publish()
@@ -75,7 +75,7 @@ func (r *Resolver) judge(n *node, changes []change) []change {
 			changes = append(changes, change{n, slog.LevelWarn, "node is not used", []any{"why", m.String()}})
 		}
 	}
-	if n.primary || !n.last.placed {
+	if n.isPrimary() || !n.last.placed {
 		return changes
 	}
 	fresh, ok := r.line.replayed(n.last.lsn)
@@ -93,13 +93,13 @@ func (r *Resolver) judge(n *node, changes []change) []change {
 }
 
 func (r *Resolver) misfitOf(n *node) misfit {
-	p := r.primary
+	p := r.primary()
 	switch {
 	case !n.last.placed:
 		return fits
-	case n.last.standby == n.primary:
+	case n.last.standby == n.isPrimary():
 		return wrongRole
-	case n.primary:
+	case n.isPrimary():
 		return fits
 	case p.identity.system != 0 && n.identity.system != 0 && p.identity.system != n.identity.system:
 		return wrongSystem
@@ -151,7 +151,7 @@ func (r *Resolver) suspect(n *node, f failure, err error, probe bool) {
 // publish makes the snapshot that decisions read, and wakes those who wait for
 // a probe.
 func (r *Resolver) publish() {
-	r.demoted.Store(r.primary.misfit == wrongRole && r.primary.health.in)
+	r.demoted.Store(r.primary().misfit == wrongRole && r.primary().health.in)
 	changed := false
 	for _, n := range r.nodes() {
 		if usable := n.health.in && n.misfit == fits; usable != n.usable.Load() {
@@ -181,7 +181,7 @@ func (r *Resolver) log(changes []change) {
 
 // staleness of n at now, false when it is not known. The caller holds r.mu.
 func (r *Resolver) staleness(n *node, now int64) (time.Duration, bool) {
-	if n.primary {
+	if n.isPrimary() {
 		return 0, n.last.placed
 	}
 	fresh := n.fresh.Load()

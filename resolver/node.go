@@ -10,9 +10,9 @@ import (
 // node is one server with its pool.
 type node struct {
 	member
-	cfg     Node
-	primary bool
-	home    *Resolver
+	cfg   Node
+	given bool // what gorm.Open connected to; its pool is the caller's
+	home  *Resolver
 
 	hooked atomic.Pointer[hook.Node] // nil until the node could be opened
 	db     atomic.Pointer[sql.DB]    // the pool below it; nil where it is no *sql.DB
@@ -39,12 +39,15 @@ type node struct {
 	lastErr   string
 }
 
-func newNode(r *Resolver, index int, cfg Node, primary bool) *node {
-	n := &node{cfg: cfg, primary: primary, kick: make(chan struct{}, 1)}
+func newNode(r *Resolver, index int, cfg Node, given bool) *node {
+	n := &node{cfg: cfg, given: given, kick: make(chan struct{}, 1)}
 	n.node, n.home, n.index = n, r, index
 	n.name, n.zone, n.weight = cfg.Name, cfg.Zone, cfg.Weight
 	return n
 }
+
+// isPrimary reports whether writes go to n.
+func (n *node) isPrimary() bool { return n.home.primary() == n }
 
 // misfit says why a healthy node is not used all the same.
 type misfit uint8

@@ -19,13 +19,13 @@ import (
 // makeNodes makes the nodes of the configuration, opened where that is possible.
 func (r *Resolver) makeNodes() error {
 	h := r.hub
-	r.primary = newNode(r, 0, Node{Name: primaryName}, true)
-	r.hold(r.primary, h.Primary())
+	r.lead.Store(newNode(r, 0, Node{Name: primaryName, Weight: 1}, true))
+	r.hold(r.primary(), h.Primary())
 	if db := sqlDB(h.Primary().Pool()); db != nil {
-		r.primary.db.Store(db)
-		r.primary.watch = r.watcherFor(h.DB().Dialector, db)
+		r.primary().db.Store(db)
+		r.primary().watch = r.watcherFor(h.DB().Dialector, db)
 	}
-	all := []*node{r.primary}
+	all := []*node{r.primary()}
 	var errs []error
 	for i, cfg := range r.cfg.Replicas {
 		n := newNode(r, i, cfg, false)
@@ -167,7 +167,7 @@ func (r *Resolver) closeNodes() error {
 		if n.watch != nil {
 			n.watch.close()
 		}
-		if h := n.hooked.Load(); h != nil && !n.primary {
+		if h := n.hooked.Load(); h != nil && !n.given {
 			h.Close()
 		}
 		if n.ours != nil {

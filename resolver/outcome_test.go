@@ -102,7 +102,7 @@ func TestReadOnlyTransactionBeginsElsewhereWhenAReplicaFalls(t *testing.T) {
 		return recovering(t, tx)
 	}
 	eventually(t, "the replica to be used", func() bool {
-		r.primary.wake()
+		r.primary().wake()
 		r.replicas()[0].wake()
 		return begin()
 	})

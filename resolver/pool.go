@@ -16,7 +16,7 @@ const (
 // applyPool puts the configured bounds on a node's pool.
 func (r *Resolver) applyPool(n *node, db *sql.DB) {
 	limit := 0
-	if n.primary {
+	if n.given {
 		limit = db.Stats().MaxOpenConnections
 	}
 	p := r.cfg.Pool.withDefaults(r.hasLSN(), limit)
@@ -60,7 +60,7 @@ func (r *Resolver) keep(n *node) {
 			case <-timer.C:
 			}
 			// A replica that is out is not knocked at: its probe does that.
-			if db := n.db.Load(); db != nil && (n.primary || n.usable.Load()) {
+			if db := n.db.Load(); db != nil && (n.isPrimary() || n.usable.Load()) {
 				r.warm(n, db)
 			}
 			timer.Reset(jittered(keepEvery))

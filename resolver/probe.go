@@ -84,7 +84,7 @@ func (r *Resolver) probe(n *node, timeout time.Duration) bool {
 		r.missed(n, probeFailure(err), err)
 		return false
 	}
-	if n.primary && rd.placed && rd.standby {
+	if n.isPrimary() && rd.placed && rd.standby {
 		// The connection may outlive the server's time as the primary, while
 		// the same address leads to another one by now.
 		n.watch.drop()

@@ -42,12 +42,12 @@ type Resolver struct {
 
 	// Set by Initialize and constant after it.
 	hub      *hook.Hub
-	primary  *node
 	expiry   int64 // nanoseconds from a probe's sending to the end of its verdict
 	tightest time.Duration
 
 	set      atomic.Pointer[nodeSet]
-	process  session // of all work that carries no scope
+	lead     atomic.Pointer[node] // the primary of now, see failover.go
+	process  session              // of all work that carries no scope
 	rotation atomic.Pointer[rotation]
 	opened   atomic.Bool // Initialize has succeeded
 	live     atomic.Bool // between Initialize and Close
@@ -76,10 +76,14 @@ func New(cfg Config) *Resolver {
 
 // nodeSet is who there is, an immutable snapshot: nodes come and go at run time.
 type nodeSet struct {
-	all []*node // the primary first
+	all []*node // what gorm.Open connected to first
 }
 
-// nodes are the primary and the replicas, in this order.
+// primary is where writes go: what gorm.Open connected to, until a failover is
+// noticed.
+func (r *Resolver) primary() *node { return r.lead.Load() }
+
+// nodes are what gorm.Open connected to and the replicas, in this order.
 func (r *Resolver) nodes() []*node {
 	if s := r.set.Load(); s != nil {
 		return s.all
@@ -87,7 +91,8 @@ func (r *Resolver) nodes() []*node {
 	return nil
 }
 
-// replicas are the nodes besides the primary.
+// replicas are the nodes besides the one that gorm.Open connected to. One of them
+// may be the primary.
 func (r *Resolver) replicas() []*node {
 	if all := r.nodes(); len(all) > 0 {
 		return all[1:]
@@ -143,7 +148,7 @@ func (r *Resolver) positionAfter(ctx context.Context, t time.Time) (uint64, erro
 	if !r.hasLSN() {
 		return 0, errors.New("resolver: no WAL position: the database has none")
 	}
-	r.watching.Do(func() { r.start(r.primary) })
+	r.watching.Do(func() { r.start(r.primary()) })
 	after := int64(t.Sub(base))
 	timeout := time.NewTimer(r.cfg.Probe.Interval)
 	defer timeout.Stop()
@@ -155,7 +160,7 @@ func (r *Resolver) positionAfter(ctx context.Context, t time.Time) (uint64, erro
 		if ok && s.sent > after {
 			return s.lsn, nil
 		}
-		r.primary.wake()
+		r.primary().wake()
 		select {
 		case <-next:
 		case <-timeout.C:

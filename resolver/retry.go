@@ -20,14 +20,14 @@ func (a *router) Retry(ctx context.Context, rec *hook.Record, err error) *hook.N
 		f = noFailure
 	}
 	r.blame(failed, f, err)
-	if rec.Access != hook.ReadOnly || f == noFailure && r.live.Load() || f == conflict && failed.primary {
+	if rec.Access != hook.ReadOnly || f == noFailure && r.live.Load() || f == conflict && failed.isPrimary() {
 		return nil
 	}
 	if !r.live.Load() { // our Close may have closed the replica under the statement
-		if failed.primary {
+		if failed.isPrimary() {
 			return nil
 		}
-		return r.again(rec, r.primary)
+		return r.again(rec, r.primary())
 	}
 	q, qerr := r.questionOf(ctx, rec)
 	if qerr != nil {
@@ -42,7 +42,7 @@ func (a *router) Retry(ctx context.Context, rec *hook.Record, err error) *hook.N
 	q.exclude = failed
 	// There is no third attempt, and replicas may fall together: the primary is
 	// the surest, and statements that were under way are not many.
-	if !q.toPrimary && !failed.primary && r.primary.valid.Load() >= r.now() && optionsOf(ctx).priority != Background {
+	if !q.toPrimary && !failed.isPrimary() && r.primary().valid.Load() >= r.now() && optionsOf(ctx).priority != Background {
 		q.toPrimary, q.why = true, reasonRetry
 	}
 	n, why := r.decide(&q)

@@ -76,7 +76,7 @@ func (r *Resolver) Nodes() []NodeStatus {
 
 func (r *Resolver) statusOf(n *node, now int64) NodeStatus {
 	s := NodeStatus{
-		Name: n.name, Zone: n.zone, Weight: n.weight, Primary: n.primary,
+		Name: n.name, Zone: n.zone, Weight: n.weight, Primary: n.isPrimary(),
 		Up: n.usable.Load(), Misfit: n.misfit.String(), LastError: n.lastErr, Staleness: -1, LSN: n.last.lsn,
 		InFlight: int(n.inFlight.Load()), Latency: time.Duration(n.latency.Load()),
 		Ejections: n.health.ejections, Probes: n.probes.Load(), ProbeErrors: n.probeErrors.Load(), ConnectionErrors: n.connErrors.Load(),

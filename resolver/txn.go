@@ -31,7 +31,7 @@ func (a *router) RetryTx(ctx context.Context, hn *hook.Node, opts *sql.TxOptions
 		f = noFailure
 	}
 	r.blame(failed, f, err)
-	if failed.primary || f == noFailure && r.live.Load() {
+	if failed.isPrimary() || f == noFailure && r.live.Load() {
 		return nil
 	}
 	n, _, err := r.placeOf(ctx, opts, hint, failed)
