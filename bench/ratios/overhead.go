@@ -101,24 +101,46 @@ func overheadOnPostgres(ctx context.Context) (rows []row, err error) {
 	if err := resolved.Use(dbresolver.Register(dbresolver.Config{Replicas: dialectors})); err != nil {
 		return nil, err
 	}
-	ours, err := openReal(dsn)
+	// Against bare GORM both ask the primary: other servers have other speeds.
+	alone, closeAlone, err := ready(ctx, dsn, everything(nil))
 	if err != nil {
 		return nil, err
 	}
-	defer closeDB(ours)
-	plugin := infra.New(everything(nodes))
-	if err := ours.Use(plugin); err != nil {
+	defer func() { err = errors.Join(err, closeAlone()) }()
+	spread, closeSpread, err := ready(ctx, dsn, everything(nodes))
+	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, plugin.Close()) }()
-	if err := ready(ctx, plugin); err != nil {
-		return nil, err
-	}
-	all := scoped(ctx, plugin, ours)
+	defer func() { err = errors.Join(err, closeSpread()) }()
 	return []row{
-		atMost("everything on, First, Postgres", "bare GORM on the primary", measure(all, first(ctx, bare)), 1.03),
-		atMost("everything on, First, Postgres", "dbresolver over two replicas", measure(all, first(ctx, resolved)), 1.03),
+		atMost("everything on, First, Postgres", "bare GORM", measure(alone(ctx), first(ctx, bare)), 1.03),
+		atMost("everything on, First, two replicas", "dbresolver over two replicas", measure(spread(ctx), first(ctx, resolved)), 1.03),
 	}, nil
+}
+
+// ready opens a database with a plugin that knows its nodes, and returns the
+// statement to measure.
+func ready(ctx context.Context, dsn string, cfg infra.Config) (run func(context.Context) func(int), closeAll func() error, err error) {
+	db, err := openReal(dsn)
+	if err != nil {
+		return nil, nil, err
+	}
+	plugin := infra.New(cfg)
+	closeAll = func() error {
+		err := plugin.Close()
+		closeDB(db)
+		return err
+	}
+	err = db.Use(plugin)
+	if err == nil {
+		waiting, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		err = plugin.Ready(waiting)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, closeAll())
+	}
+	return func(ctx context.Context) func(int) { return scoped(ctx, plugin, db) }, closeAll, nil
 }
 
 // first reads one row by key.
@@ -158,12 +180,6 @@ func seed(db *gorm.DB) error {
 		items[i] = item{Name: "an item with a name", Price: int64(100 * i), Stock: int64(i)}
 	}
 	return db.Create(&items).Error
-}
-
-func ready(ctx context.Context, plugin *infra.Plugin) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	return plugin.Ready(ctx)
 }
 
 func closeDB(db *gorm.DB) {
