@@ -21,6 +21,9 @@ type member struct {
 	valid    atomic.Int64
 	fresh    atomic.Int64
 	replayed atomic.Uint64
+	// run numbers the node's lives: it changes when the node may have restarted,
+	// and so may have less than it has shown.
+	run      atomic.Uint64
 	unplaced bool // a database without WAL positions: nothing is known of its staleness
 
 	inFlight atomic.Int64
@@ -44,7 +47,9 @@ func (m *member) observe(d time.Duration) {
 // demand is what one read asks of a replica.
 type demand struct {
 	now     int64
-	after   int64  // the node's state must be younger than this time
+	after   int64 // the node's state must be younger than this time
+	seen    int64 // so must that of any other node than stay
+	stay    *member
 	minLSN  uint64 // the node must have replayed this
 	any     bool   // any staleness is accepted, so that unplaced nodes will do
 	exclude *member
@@ -55,6 +60,7 @@ type flaw uint8
 
 const (
 	flawNone  flaw = iota
+	flawSeen       // perhaps behind what the session was shown
 	flawStale      // behind what the read must see
 	flawLSN        // behind the WAL position that the read needs
 	flawDown       // out of rotation, or its verdict has expired
@@ -62,9 +68,11 @@ const (
 
 // flawOf judges one node of the rotation.
 func (m *member) flawOf(d *demand) flaw {
-	switch {
-	case m == d.exclude || m.valid.Load() < d.now:
+	if m == d.exclude || m.valid.Load() < d.now {
 		return flawDown
+	}
+	fresh := m.fresh.Load()
+	switch {
 	case m.unplaced:
 		if !d.any {
 			return flawStale
@@ -72,11 +80,13 @@ func (m *member) flawOf(d *demand) flaw {
 		if d.minLSN > 0 {
 			return flawLSN
 		}
-		return flawNone
-	case m.fresh.Load() <= d.after:
+	case fresh <= d.after:
 		return flawStale
 	case m.replayed.Load() < d.minLSN:
 		return flawLSN
+	}
+	if d.seen > 0 && fresh <= d.seen && m != d.stay {
+		return flawSeen
 	}
 	return flawNone
 }
@@ -84,6 +94,16 @@ func (m *member) flawOf(d *demand) flaw {
 // rotation is the replicas that reads are shared out to, an immutable snapshot.
 type rotation struct {
 	list []Candidate
+}
+
+// has reports whether m takes reads.
+func (r *rotation) has(m *member) bool {
+	for _, c := range r.list {
+		if c.m == m {
+			return true
+		}
+	}
+	return false
 }
 
 // pick chooses a replica for a read, or returns nil and the smallest flaw found.

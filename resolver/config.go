@@ -49,6 +49,9 @@ type Config struct {
 	// Probe says how the nodes are watched.
 	Probe Probe
 
+	// Session says how a client's own writes are carried to its next request.
+	Session Session
+
 	// WithoutPrimary says how lag is judged while the primary does not answer.
 	// Default [Freeze].
 	WithoutPrimary WithoutPrimary
@@ -163,6 +166,7 @@ func (c Config) withDefaults() Config {
 	c.MaxLag = cmp.Or(c.MaxLag, defaultMaxLag)
 	c.Probe.Interval = cmp.Or(c.Probe.Interval, defaultInterval)
 	c.Probe.Timeout = cmp.Or(c.Probe.Timeout, defaultTimeout)
+	c.Session = c.Session.withDefaults(c.MaxLag)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -248,6 +252,7 @@ func (c Config) Validate() error {
 	if c.Probe.Timeout != 0 && c.Probe.Timeout < minInterval {
 		bad("Probe.Timeout", c.Probe.Timeout, "must be at least 1ms; zero is the default of 250ms")
 	}
+	c.Session.validate(bad)
 	if c.WithoutPrimary > Strict {
 		bad("WithoutPrimary", c.WithoutPrimary, "must be Freeze or Strict")
 	}

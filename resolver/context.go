@@ -13,7 +13,8 @@ type options struct {
 	priority Priority
 	bound    time.Duration
 	bounded  bool
-	conn     *Conn // the handle that the statement comes from
+	conn     *Conn     // the handle that the statement comes from
+	sessions *sessions // that a token began
 }
 
 type optionsKey struct{}

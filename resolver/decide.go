@@ -16,7 +16,9 @@ const (
 	reasonAsked                     // Primary(ctx), Critical, dbresolver.Write, a fill that needs it
 	reasonTightBound                // a bound too tight to judge
 	reasonTransaction               // a transaction that is not read-only
+	reasonToken                     // a token that says nothing, or not of this primary's history
 	reasonOwnWrite                  // no replica has the session's own write yet
+	reasonSeen                      // no replica surely has what the session was shown
 	reasonLag                       // all replicas are too stale
 	reasonPosition                  // no replica has come to the WAL position that is needed
 	reasonDown                      // all replicas are out of rotation
@@ -27,7 +29,7 @@ const (
 
 var reasonNames = [numReasons]string{
 	"replica", "preload", "named", "handle", "write", "needs_primary", "asked", "tight_bound", "transaction",
-	"own_write", "lag", "position", "down", "no_replica", "retry",
+	"token", "own_write", "earlier_read", "lag", "position", "down", "no_replica", "retry",
 }
 
 func (r reason) String() string { return reasonNames[r] }
@@ -42,6 +44,11 @@ type question struct {
 	bound  time.Duration
 	strict bool // the bound is the caller's own and is not frozen
 	minLSN uint64
+
+	session *session // to note the choice in; nil: none
+	shown   glimpse  // what it was shown
+	seen    int64    // the time that the state of other nodes than shown.on must be younger than
+	rows    bool     // the caller sees rows before the statement ends
 
 	// favourite is the node to use, if it is fit, for the reason favour. If it is
 	// not, insist sends the statement to the primary and not to another replica.
@@ -73,6 +80,10 @@ func (r *Resolver) decide(q *question) (*node, reason) {
 	if q.exclude != nil {
 		d.exclude = &q.exclude.member
 	}
+	if on := q.shown.on; on != nil && on.run.Load() == q.shown.run {
+		d.stay = &on.member
+	}
+	d.seen = q.seen
 	oldest := int64(0)
 	if q.bound == AnyStaleness {
 		d.any = !q.scoped || q.wrote == 0
@@ -95,7 +106,13 @@ func (r *Resolver) decide(q *question) (*node, reason) {
 			return primary, q.reasonOf(flaw, oldest)
 		}
 	}
-	m, flaw := r.rotation.Load().pick(r.cfg.Policy, &d)
+	rotation := r.rotation.Load()
+	// Where a session was shown something of late no other node can be known to
+	// have it. Nor should a first read's companions part from it.
+	if m := d.stay; m != nil && d.now-q.shown.since < int64(r.tightest) && rotation.has(m) && m.flawOf(&d) == flawNone {
+		return m.node, reasonReplica
+	}
+	m, flaw := rotation.pick(r.cfg.Policy, &d)
 	if m == nil {
 		return primary, q.reasonOf(flaw, oldest)
 	}
@@ -113,6 +130,8 @@ func (r *Resolver) reference(now int64, strict bool) int64 {
 
 func (q *question) reasonOf(f flaw, oldest int64) reason {
 	switch f {
+	case flawSeen:
+		return reasonSeen
 	case flawLSN:
 		return reasonPosition
 	case flawStale:

@@ -80,6 +80,7 @@ var (
 	_ hook.OutcomeTeller = (*router)(nil)
 	_ hook.TxnObserver   = (*router)(nil)
 	_ hook.Positioner    = (*router)(nil)
+	_ hook.Observer      = (*router)(nil)
 	_ hook.Meter         = (*router)(nil)
 )
 
@@ -94,6 +95,7 @@ func (a *router) Route(ctx context.Context, rec *hook.Record) (*hook.Node, error
 	if err := r.refuse(ctx, n, why); err != nil {
 		return nil, err
 	}
+	r.bind(rec, &q, n)
 	return r.send(rec, n, why), nil
 }
 
@@ -114,7 +116,7 @@ func (r *Resolver) refuse(ctx context.Context, n *node, why reason) error {
 		return fmt.Errorf("%w: what gorm.Open connected to is in recovery", ErrNoPrimary)
 	}
 	switch why {
-	case reasonOwnWrite, reasonLag, reasonPosition, reasonDown:
+	case reasonToken, reasonOwnWrite, reasonSeen, reasonLag, reasonPosition, reasonDown:
 		if optionsOf(ctx).priority == Background && r.primaryBusy() {
 			return fmt.Errorf("%w (%s)", ErrBusy, why)
 		}
@@ -148,6 +150,7 @@ func (r *Resolver) questionOf(ctx context.Context, rec *hook.Record) (question, 
 	case hint.Write, rec.NeedPrimary:
 		q.toPrimary, q.why = true, reasonAsked
 	default:
+		q.rows = rowsOf(rec)
 		r.ask(&q, o, hint, rec.Scope)
 		if p := rec.Parent; p != nil && p.Node != nil && q.favourite == nil {
 			q.favourite, q.favour = r.nodeOf(p.Node), reasonPreload
@@ -192,11 +195,7 @@ func (r *Resolver) ask(q *question, o *options, hint hook.Hint, s *scope.Scope) 
 	if o.bounded {
 		q.bound, q.strict = o.bound, true
 	}
-	session := r.sessionOf(s, false)
-	q.wrote, q.scoped = session.floor(), s != nil
-	if r.off&tokenRule != 0 {
-		q.wrote = 0
-	}
+	r.heed(q, r.sessionOf(o, s, r.remembers()))
 	if o.conn != nil && q.favourite == nil {
 		q.favourite, q.favour = o.conn.node.Load(), reasonHandle
 	}
@@ -209,15 +208,21 @@ func (a *router) Begin(*hook.Txn) {}
 func (a *router) BeforeCommit(context.Context, *hook.Txn) error { return nil }
 
 // Ended implements hook.TxnObserver: the session must see what was committed, or
-// may have been.
+// may have been, and what it was shown in the transaction.
 func (a *router) Ended(t *hook.Txn, outcome hook.TxnOutcome) {
-	if outcome == hook.RolledBack || !t.Wrote() {
-		return
+	r := a.r
+	now := r.now()
+	wrote := outcome != hook.RolledBack && t.Wrote()
+	if wrote {
+		r.process.note(now)
 	}
-	now := a.r.now()
-	a.r.process.note(now)
-	if s := scope.From(t.Context); s != nil {
-		a.r.sessionOf(s, true).note(now)
+	if s := r.sessionOf(optionsOf(t.Context), scope.From(t.Context), wrote || r.remembers()); s != nil {
+		if wrote {
+			s.note(now)
+		}
+		if n := r.nodeOf(t.Node); n != nil && !t.Autocommit {
+			s.saw(n, now, false)
+		}
 	}
 }
 

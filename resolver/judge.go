@@ -25,6 +25,10 @@ func (r *Resolver) took(n *node, id identity, rd reading, sent int64) {
 	}
 	r.mu.Lock()
 	n.answered, n.lastErr = true, ""
+	if id != n.identity {
+		n.run.Add(1)
+		n.boot.Store(id.boot)
+	}
 	n.identity, n.last, n.lastHeard = id, rd, r.now()
 	if n.health.good(sent) {
 		n.latency.Store(0) // what it was before says nothing of now
@@ -55,6 +59,9 @@ func (r *Resolver) judgePrimary(n *node, rd reading, sent int64) {
 		// LSNs of two timelines do not compare.
 		r.line.reset()
 		r.timelineID = rd.timeline
+	}
+	if here := (lineage{n.identity.system, rd.timeline}); r.lineage.Load() == nil || *r.lineage.Load() != here {
+		r.lineage.Store(&here)
 	}
 	r.line.add(sample{sent: sent, lsn: rd.lsn})
 	n.fresh.Store(sent)
@@ -129,6 +136,9 @@ func (r *Resolver) suspect(n *node, f failure, err error, probe bool) {
 	if probe {
 		n.answered = true
 		n.lastErr = err.Error()
+	}
+	if f == refused {
+		n.run.Add(1)
 	}
 	ejected := n.health.bad(f, now)
 	if ejected || first {

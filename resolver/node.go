@@ -22,6 +22,9 @@ type node struct {
 	idle   int                       // the most that may be idle; 0: not set by us
 	kick   chan struct{}             // asks for a probe at once
 
+	boot  atomic.Int64 // of the server that the probe watches, as in identity
+	moved atomic.Bool  // a connection has reached another server than the probe watches
+
 	// usable: in rotation and of the right role and history.
 	usable      atomic.Bool
 	decisions   [numReasons]atomic.Uint64
@@ -67,6 +70,8 @@ func (m misfit) String() string { return misfitNames[m] }
 type identity struct {
 	system uint64 // 0: not told
 	units  walUnits
+	boot   int64  // when the server started, microseconds of its clock; 0: not told
+	conn   uint64 // numbers the probe's connections
 }
 
 // reading is the answer to one probe.

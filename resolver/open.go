@@ -73,8 +73,9 @@ func (r *Resolver) openDSN(n *node) error {
 		// timestamps the same location on each node.
 		opts = slices.Clone(d.OptionOpenDB)
 	}
-	n.ours = stdlib.OpenDB(*cfg, opts...)
 	n.watch = newWatcher(cfg, opts, r.cfg.Probe.Interval)
+	cfg.AfterConnect = r.sameServer(n)
+	n.ours = stdlib.OpenDB(*cfg, opts...)
 	r.adopt(n, n.ours)
 	return nil
 }

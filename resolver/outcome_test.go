@@ -80,7 +80,7 @@ func TestR12WriteWhoseAnswerIsLostHasAnUnknownOutcome(t *testing.T) {
 }
 
 func floorOf(ctx context.Context, r *Resolver) int64 {
-	return r.sessionOf(openScope(ctx), false).floor()
+	return r.sessionOf(&noOptions, openScope(ctx), false).floor()
 }
 
 func TestReadOnlyTransactionBeginsElsewhereWhenAReplicaFalls(t *testing.T) {

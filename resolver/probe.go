@@ -75,6 +75,9 @@ func (r *Resolver) probe(n *node, timeout time.Duration) bool {
 		return false
 	}
 	n.probes.Add(1)
+	if n.moved.Swap(false) {
+		n.watch.drop()
+	}
 	var sent int64
 	id, rd, err := n.watch.sample(ctx, func() { sent = r.now() })
 	switch {

@@ -47,7 +47,8 @@ type Resolver struct {
 
 	set      atomic.Pointer[nodeSet]
 	lead     atomic.Pointer[node] // the primary of now, see failover.go
-	process  session              // of all work that carries no scope
+	lineage  atomic.Pointer[lineage]
+	process  session // of all work that carries no scope
 	rotation atomic.Pointer[rotation]
 	opened   atomic.Bool // Initialize has succeeded
 	live     atomic.Bool // between Initialize and Close
@@ -137,40 +138,6 @@ func (r *Resolver) unanswered() (names []string, next <-chan struct{}) {
 		}
 	}
 	return names, r.probed
-}
-
-// positionAfter implements hook.Positioner with the shared sample, forcing one if
-// the last was sent before t.
-func (r *Resolver) positionAfter(ctx context.Context, t time.Time) (uint64, error) {
-	if !r.live.Load() {
-		return 0, errors.New("resolver: no WAL position: closed")
-	}
-	if !r.hasLSN() {
-		return 0, errors.New("resolver: no WAL position: the database has none")
-	}
-	r.watching.Do(func() { r.start(r.primary()) })
-	after := int64(t.Sub(base))
-	timeout := time.NewTimer(r.cfg.Probe.Interval)
-	defer timeout.Stop()
-	for {
-		r.mu.Lock()
-		s, ok := r.line.last()
-		next := r.probed
-		r.mu.Unlock()
-		if ok && s.sent > after {
-			return s.lsn, nil
-		}
-		r.primary().wake()
-		select {
-		case <-next:
-		case <-timeout.C:
-			return 0, fmt.Errorf("resolver: no WAL position: the primary did not answer within %v", r.cfg.Probe.Interval)
-		case <-ctx.Done():
-			return 0, fmt.Errorf("resolver: no WAL position: %w", ctx.Err())
-		case <-r.ctx.Done():
-			return 0, errors.New("resolver: no WAL position: closed")
-		}
-	}
 }
 
 // Close stops the probes, waits for them, and closes the replicas that it

@@ -49,6 +49,7 @@ func (a *router) Retry(ctx context.Context, rec *hook.Record, err error) *hook.N
 	if n == failed || r.refuse(ctx, n, why) != nil {
 		return nil
 	}
+	r.bind(rec, &q, n)
 	return r.again(rec, n)
 }
 
@@ -71,6 +72,9 @@ func (a *router) Done(rec *hook.Record, hn *hook.Node, err error, d time.Duratio
 		return
 	}
 	n.inFlight.Add(-1)
+	if s, ok := rec.Session.(*session); ok && rowsOf(rec) {
+		s.saw(n, a.r.now(), true)
+	}
 	switch {
 	case err != nil:
 		// What failed before a row came has been blamed by Retry. Later, an EOF

@@ -1,39 +1,127 @@
 package resolver
 
 import (
+	"context"
 	"sync"
+	"sync/atomic"
 
+	"github.com/gorminfra/infra/internal/hook"
 	"github.com/gorminfra/infra/internal/scope"
 )
 
-// scoped is the sessions of one scope, one for each Resolver: what was written
-// to one database says nothing of another.
-type scoped struct {
-	mu       sync.Mutex // guards sessions
-	sessions map[*Resolver]*session
+// sessions is those of one scope or context, one for each Resolver: what was
+// written to one database says nothing of another.
+type sessions struct {
+	owner atomic.Pointer[Resolver] // of first; most programs have but one
+	first session
+
+	mu   sync.Mutex // guards more
+	more map[*Resolver]*session
 }
 
-var slot = scope.NewSlot(func(*scope.Scope) *scoped { return &scoped{} })
+var slot = scope.NewSlot(func(*scope.Scope) *sessions { return &sessions{} })
 
-// sessionOf returns the session of s, or that of the process without one. It is
-// nil for a scope that has written nothing, unless it is to be made.
-func (r *Resolver) sessionOf(s *scope.Scope, create bool) *session {
-	if s == nil {
-		return &r.process
-	}
-	if !create && slot.Peek(s) == nil {
+// of returns r's session; nil if it is not to be made.
+func (in *sessions) of(r *Resolver, create bool) *session {
+	switch owner := in.owner.Load(); {
+	case owner == r:
+		return &in.first
+	case owner == nil && !create:
 		return nil
+	case owner == nil && in.owner.CompareAndSwap(nil, r):
+		return &in.first
+	case in.owner.Load() == r:
+		return &in.first
 	}
-	in := slot.Get(s)
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	own := in.sessions[r]
+	own := in.more[r]
 	if own == nil && create {
-		if in.sessions == nil {
-			in.sessions = make(map[*Resolver]*session, 1)
+		if in.more == nil {
+			in.more = make(map[*Resolver]*session, 1)
 		}
 		own = &session{}
-		in.sessions[r] = own
+		in.more[r] = own
 	}
 	return own
 }
+
+// sessionOf returns the session of work whose context has the options o and the
+// scope s: the one that a token began, that of the scope, or nil, for which the
+// process stands. One that has done nothing is nil too, unless it is to be made.
+func (r *Resolver) sessionOf(o *options, s *scope.Scope, create bool) *session {
+	switch {
+	case o.sessions != nil:
+		return o.sessions.of(r, create)
+	case s == nil || !create && slot.Peek(s) == nil:
+		return nil
+	}
+	return slot.Get(s).of(r, create)
+}
+
+// sessionAt is sessionOf for a context. It is made where the resolver has use for
+// what it notes.
+func (r *Resolver) sessionAt(ctx context.Context) *session {
+	return r.sessionOf(optionsOf(ctx), openScope(ctx), true)
+}
+
+// Observe implements hook.Observer: what a session was shown binds its later
+// reads.
+func (a *router) Observe(_ context.Context, rec *hook.Record) {
+	r := a.r
+	if rec.Background || rec.Outcome == hook.Refused || !r.remembers() {
+		return
+	}
+	s, _ := rec.Session.(*session)
+	if s == nil {
+		if s = r.sessionOf(optionsOf(rec.Context), rec.Scope, true); s == nil {
+			return
+		}
+	}
+	switch {
+	case rec.Outcome == hook.Database && rec.Node == nil: // never sent, or to a pool of somebody else
+	case rec.Outcome == hook.Database:
+		if n := r.nodeOf(rec.Node); n != nil {
+			s.saw(n, r.now(), false)
+		}
+	case rec.Err == nil:
+		at := r.now()
+		if !rec.Shown.IsZero() {
+			at = min(at, int64(rec.Shown.Sub(base)))
+		}
+		s.recalled(at)
+	}
+}
+
+// remembers reports whether anything will be asked of what sessions were shown.
+func (r *Resolver) remembers() bool { return len(r.replicas()) > 0 || len(r.cfg.Session.Key) > 0 }
+
+// heed makes a read ask for what its session has to see.
+func (r *Resolver) heed(q *question, s *session) {
+	q.scoped = s != nil
+	q.session = s
+	if s == nil {
+		s = &r.process
+	} else if r.off&monotonicRule == 0 {
+		var h *handed
+		q.shown, q.seen, h = s.look(r.now())
+		if h != nil && r.off&tokenRule == 0 {
+			r.heedToken(q, h)
+		}
+	}
+	if r.off&tokenRule == 0 {
+		q.wrote = s.floor()
+	}
+}
+
+// bind notes the node of a statement in its session.
+func (r *Resolver) bind(rec *hook.Record, q *question, n *node) {
+	if q.session == nil || rec.Background {
+		return
+	}
+	rec.Session = q.session
+	q.session.choose(n, n.run.Load(), q.shown, r.now(), q.rows)
+}
+
+// rowsOf reports whether the caller of a statement is shown rows before it ends.
+func rowsOf(rec *hook.Record) bool { return rec.Chain == hook.Row || rec.Chain == hook.Direct }

@@ -28,7 +28,8 @@ type watcher interface {
 // The questions. All of them may be asked by anybody, but for pg_control_*,
 // which some managed services withhold: then system and timeline stay untold.
 const (
-	identifyUnits  = `SELECT pg_size_bytes(current_setting('wal_segment_size')), current_setting('wal_block_size')::bigint`
+	identifyUnits  = `SELECT pg_size_bytes(current_setting('wal_segment_size')), current_setting('wal_block_size')::bigint, ` + bootTime
+	bootTime       = `(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint`
 	identifySystem = `SELECT system_identifier FROM pg_control_system()`
 
 	// The insert position comes before the flush position, and with
@@ -58,6 +59,8 @@ type pgWatcher struct {
 	pg    *pgconn.PgConn // below conn, to wait for its end; nil for other drivers
 	id    identity
 	query string
+
+	connects uint64
 
 	stuck    uint64 // an insert position that was beyond flush
 	stuckAt  time.Time
@@ -141,9 +144,11 @@ func (w *pgWatcher) connect(ctx context.Context) (err error) {
 		})
 	}
 	var segment, block, system int64
-	if err := w.conn.QueryRowContext(ctx, identifyUnits).Scan(&segment, &block); err != nil {
+	if err := w.conn.QueryRowContext(ctx, identifyUnits).Scan(&segment, &block, &w.id.boot); err != nil {
 		return err
 	}
+	w.connects++
+	w.id.conn = w.connects
 	w.id.units = walUnits{segment: uint64(segment), block: uint64(block)}
 	switch err := w.conn.QueryRowContext(ctx, identifySystem).Scan(&system); {
 	case err == nil:

@@ -125,6 +125,11 @@ type Record struct {
 	// the router's one word for its choice.
 	Node   *Node
 	Reason string
+	// Session is the router's own note on whose work this is.
+	Session any
+	// Shown is the time by which a cached answer had been read from a database;
+	// zero: up to now.
+	Shown time.Time
 
 	// Start is the time at which the terminal callback began. Duration is the
 	// statement's own time: building, waiting, running and scanning it, without
