@@ -93,7 +93,8 @@ func (m *member) flawOf(d *demand) flaw {
 
 // rotation is the replicas that reads are shared out to, an immutable snapshot.
 type rotation struct {
-	list []Candidate
+	list       []Candidate
+	configured int // of which there may be so many
 }
 
 // has reports whether m takes reads.

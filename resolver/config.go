@@ -2,16 +2,12 @@ package resolver
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"slices"
-	"strings"
 	"time"
-	"unicode"
 
-	"github.com/jackc/pgx/v5"
 	"gorm.io/gorm"
 )
 
@@ -29,6 +25,11 @@ type Config struct {
 	// Name distinguishes several databases of one process in the log. Default
 	// "default".
 	Name string
+
+	// Source is the primary, if it is another server than what gorm.Open connected
+	// to, which then serves only what is prepared by hand and db.DB(). Default: what
+	// gorm.Open connected to.
+	Source *Node
 
 	// Replicas are the nodes besides the primary, which is what gorm.Open
 	// connected to. They need not be up when the program starts.
@@ -51,6 +52,20 @@ type Config struct {
 
 	// Session says how a client's own writes are carried to its next request.
 	Session Session
+	// Groups give tables nodes, a policy or a bound of their own.
+	Groups []Group
+
+	// Priorities say what is asked of the nodes for reads of each [Priority].
+	Priorities Priorities
+
+	// Functions says of functions of the database what the plugin cannot know: by
+	// name, or schema and name, as Postgres folds them, whether one may run on a
+	// replica. It stands above what pg_proc says of those that are not built in.
+	Functions map[string]Volatility
+
+	// Trace puts "[primary]", or the name of the replica, in front of each
+	// statement that GORM logs.
+	Trace bool
 
 	// WithoutPrimary says how lag is judged while the primary does not answer.
 	// Default [Freeze].
@@ -76,11 +91,38 @@ type Node struct {
 	// Dialector opens the node with a gorm.Config of its own. A ready pool that
 	// it was given (its field Conn) stays the caller's and is not closed.
 	Dialector gorm.Dialector
-	// Weight is the node's share of the reads. Default 1. Negative: none, but
-	// for those that name it with dbresolver.Use.
+	// Weight is the node's share of the reads. Zero is the default of 1.
+	// Negative, as [NoReads]: none, but for those that name it with
+	// dbresolver.Use.
 	Weight int
 	// Zone is for a Policy that prefers near nodes.
 	Zone string
+}
+
+// NoReads is the Weight of a node that is watched and kept warm, but takes no
+// reads except those that name it: one for reports, or one that waits to be
+// promoted.
+const NoReads = -1
+
+// Volatility says whether a function may run on a replica.
+type Volatility uint8
+
+const (
+	// ReadOnly functions change nothing and run on a replica. That they always
+	// answer the same is not claimed: nothing is cached for it.
+	ReadOnly Volatility = iota + 1
+	// Volatile functions may write: they run on the primary, and count as a write.
+	Volatile
+)
+
+func (v Volatility) String() string {
+	switch v {
+	case ReadOnly:
+		return "read-only"
+	case Volatile:
+		return "volatile"
+	}
+	return fmt.Sprintf("Volatility(%d)", uint8(v))
 }
 
 // DSNs makes replicas of equal weight, named "replica1", "replica2", ….
@@ -103,6 +145,10 @@ type Pool struct {
 	// Min connections are opened at the start and kept open. Default 10, or Max
 	// if that is less. Negative: none.
 	Min int
+	// Reserve connections of each node are for [Critical] reads, and for writes
+	// and transactions: the others wait before they take them. Default a tenth of
+	// Max. Negative: none.
+	Reserve int
 	// IdleTimeout closes connections that were not used for so long; those that
 	// Min asks for are replaced. Default 5 min. Negative: never.
 	IdleTimeout time.Duration
@@ -170,17 +216,40 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	c.Replicas = slices.Clone(c.Replicas)
-	for i := range c.Replicas {
-		n := &c.Replicas[i]
-		n.Name = nameOf(i, *n)
-		n.Weight = cmp.Or(n.Weight, 1)
+	c.Source = withDefaultName(c.Source, primaryName)
+	c.Replicas = namedNodes(c.Replicas, "")
+	c.Groups = slices.Clone(c.Groups)
+	for i := range c.Groups {
+		g := &c.Groups[i]
+		g.Source = withDefaultName(g.Source, g.Name+"_source")
+		g.Replicas = namedNodes(g.Replicas, g.Name+"_")
 	}
+	c.Priorities = c.Priorities.withDefaults()
 	return c
 }
 
-func nameOf(i int, n Node) string {
-	return cmp.Or(n.Name, fmt.Sprintf("replica%d", i+1))
+func withDefaultName(n *Node, name string) *Node {
+	if n == nil {
+		return nil
+	}
+	named := *n
+	named.Name = cmp.Or(n.Name, name)
+	return &named
+}
+
+// namedNodes returns a copy in which names and weights are spelled out.
+func namedNodes(nodes []Node, prefix string) []Node {
+	nodes = slices.Clone(nodes)
+	for i := range nodes {
+		n := &nodes[i]
+		n.Name = nameOf(i, *n, prefix)
+		n.Weight = cmp.Or(n.Weight, 1)
+	}
+	return nodes
+}
+
+func nameOf(i int, n Node, prefix string) string {
+	return cmp.Or(n.Name, fmt.Sprintf("%sreplica%d", prefix, i+1))
 }
 
 // withDefaults spells out what is applied to a node's pool. limit is what the
@@ -191,70 +260,11 @@ func (p Pool) withDefaults(postgres bool, limit int) Pool {
 		p.Min = cmp.Or(p.Min, min(defaultMin, p.Max))
 		p.IdleTimeout = cmp.Or(p.IdleTimeout, defaultIdleTimeout)
 		p.MaxLifetime = cmp.Or(p.MaxLifetime, defaultMaxLifetime)
+		p.Reserve = cmp.Or(p.Reserve, p.Max/10)
 	}
-	p.Min = max(p.Min, 0)
+	p.Min, p.Reserve = max(p.Min, 0), max(p.Reserve, 0)
 	if p.Max > 0 {
 		p.Min = min(p.Min, p.Max)
 	}
 	return p
-}
-
-// Validate reports every fault of the configuration at once.
-func (c Config) Validate() error {
-	var errs []error
-	bad := func(field string, value any, rule string) {
-		errs = append(errs, fmt.Errorf("resolver: %s is %v: %s", field, value, rule))
-	}
-	if len(c.Replicas) > maxReplicas {
-		bad("Replicas", fmt.Sprintf("%d nodes long", len(c.Replicas)), "must be at most 256")
-	}
-	names := map[string]int{}
-	for i, n := range c.Replicas {
-		field := fmt.Sprintf("Replicas[%d]", i)
-		name := nameOf(i, n)
-		if first, taken := names[name]; taken {
-			bad(field+".Name", fmt.Sprintf("%q", name), fmt.Sprintf("must differ from that of Replicas[%d]", first))
-		}
-		names[name] = i
-		if name == primaryName {
-			bad(field+".Name", fmt.Sprintf("%q", name), "is the name of what gorm.Open connected to")
-		}
-		if len(name) > 64 || strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
-			bad(field+".Name", fmt.Sprintf("%q", name), "must be at most 64 bytes without blanks and control characters")
-		}
-		switch {
-		case n.DSN == "" && n.Dialector == nil:
-			bad(field, "without DSN and Dialector", "needs one of them")
-		case n.DSN != "" && n.Dialector != nil:
-			bad(field, "with both DSN and Dialector", "needs one of them")
-		case n.DSN != "":
-			// pgx's error repeats the text, with its password where it is malformed.
-			if _, err := pgx.ParseConfig(n.DSN); err != nil {
-				bad(field+".DSN", "set, but not readable", "must be a connection string that pgx.ParseConfig accepts")
-			}
-		}
-		if n.Weight > maxWeight {
-			bad(field+".Weight", n.Weight, "must be at most 65536")
-		}
-	}
-	if c.MaxLag < 0 {
-		bad("MaxLag", c.MaxLag, "must not be negative; zero is the default of 5s")
-	}
-	if c.Pool.Max < 0 {
-		bad("Pool.Max", c.Pool.Max, "must not be negative; zero is the default of 50")
-	}
-	if c.Pool.Max > 0 && c.Pool.Min > c.Pool.Max {
-		bad("Pool.Min", c.Pool.Min, fmt.Sprintf("must not exceed Pool.Max, which is %d", c.Pool.Max))
-	}
-	if c.Probe.Interval != 0 && c.Probe.Interval < minInterval {
-		bad("Probe.Interval", c.Probe.Interval, "must be at least 1ms; zero is the default of 250ms")
-	}
-	if c.Probe.Timeout != 0 && c.Probe.Timeout < minInterval {
-		bad("Probe.Timeout", c.Probe.Timeout, "must be at least 1ms; zero is the default of 250ms")
-	}
-	c.Session.validate(bad)
-	if c.WithoutPrimary > Strict {
-		bad("WithoutPrimary", c.WithoutPrimary, "must be Freeze or Strict")
-	}
-	return errors.Join(errs...)
 }

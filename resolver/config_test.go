@@ -72,13 +72,13 @@ func TestPoolDefaults(t *testing.T) {
 		limit    int
 		want     Pool
 	}{
-		{Pool{}, true, 0, Pool{50, 10, 5 * time.Minute, time.Hour}},
-		{Pool{}, true, 4, Pool{4, 4, 5 * time.Minute, time.Hour}},
-		{Pool{Max: 6}, true, 4, Pool{6, 6, 5 * time.Minute, time.Hour}},
-		{Pool{Min: 20}, true, 8, Pool{8, 8, 5 * time.Minute, time.Hour}},
-		{Pool{Min: -1, IdleTimeout: -1, MaxLifetime: -1}, true, 0, Pool{50, 0, -1, -1}},
+		{Pool{}, true, 0, Pool{50, 10, 5, 5 * time.Minute, time.Hour}},
+		{Pool{}, true, 4, Pool{4, 4, 0, 5 * time.Minute, time.Hour}},
+		{Pool{Max: 6}, true, 4, Pool{6, 6, 0, 5 * time.Minute, time.Hour}},
+		{Pool{Min: 20}, true, 8, Pool{8, 8, 0, 5 * time.Minute, time.Hour}},
+		{Pool{Min: -1, IdleTimeout: -1, MaxLifetime: -1}, true, 0, Pool{50, 0, 5, -1, -1}},
 		{Pool{}, false, 0, Pool{}},
-		{Pool{Max: 3, Min: 2}, false, 9, Pool{3, 2, 0, 0}},
+		{Pool{Max: 3, Min: 2}, false, 9, Pool{3, 2, 0, 0, 0}},
 	} {
 		if got := tt.pool.withDefaults(tt.postgres, tt.limit); got != tt.want {
 			t.Errorf("%+v (Postgres %v, limit %d): %+v, want %+v", tt.pool, tt.postgres, tt.limit, got, tt.want)

@@ -64,7 +64,7 @@ func (r *Resolver) Conn(ctx context.Context, access Access) (*Conn, error) {
 	c := &Conn{pool: pool, access: access}
 	if access == Read && r.live.Load() {
 		var q question
-		r.ask(&q, optionsOf(ctx), hook.Hint{}, openScope(ctx))
+		r.ask(&q, optionsOf(ctx), hook.Hint{}, openScope(ctx), &place{r: r})
 		if n, why := r.decide(&q); why == reasonReplica {
 			c.node.Store(n)
 		}

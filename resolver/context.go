@@ -50,14 +50,17 @@ func MaxStaleness(ctx context.Context, d time.Duration) context.Context {
 type Priority uint8
 
 const (
-	// Normal reads go to a replica that is fit, and to the primary when none is.
+	// Normal reads go to a replica that is fit, and, so many at once as the
+	// primary can bear, to the primary when none is.
 	Normal Priority = iota
-	// Critical reads go to the primary.
+	// Critical reads go to the primary, or to a replica within a tight bound, and
+	// find connections when the others' are used up.
 	Critical
-	// Background reads go to a replica that is fit. When none is, they go to the
-	// primary while less than half of its pool is in use, and fail with
-	// [ErrBusy] otherwise.
+	// Background reads go to replicas alone. When none is fit they wait for a
+	// moment and fail with [ErrNoReplica], and they leave half of each node's
+	// connections to the others. Without replicas they go to the primary.
 	Background
+	numPriorities
 )
 
 func (p Priority) String() string {
@@ -72,7 +75,11 @@ func (p Priority) String() string {
 	return fmt.Sprintf("Priority(%d)", uint8(p))
 }
 
-// WithPriority gives the reads of ctx a priority. Writes have none.
+// WithPriority gives the reads of ctx a priority. Writes and transactions have
+// none. A value that is not one of the three counts as Normal.
 func WithPriority(ctx context.Context, p Priority) context.Context {
+	if p >= numPriorities {
+		p = Normal
+	}
 	return with(ctx, func(o *options) { o.priority = p })
 }

@@ -56,7 +56,9 @@ type question struct {
 	favour    reason
 	insist    bool
 
-	exclude *node // the node of a failed attempt
+	exclude  *node // the node of a failed attempt
+	group    *group
+	priority Priority
 }
 
 // decide chooses the node. It neither blocks nor allocates, unless a Policy
@@ -67,7 +69,11 @@ func (r *Resolver) decide(q *question) (*node, reason) {
 	if q.toPrimary {
 		return primary, q.why
 	}
-	if len(r.replicas()) == 0 {
+	rot, policy := r.rotation.Load(), r.cfg.Policy
+	if g := q.group; g != nil {
+		rot, policy = g.rotation.Load(), g.policy
+	}
+	if rot.configured == 0 && q.favourite == nil {
 		return primary, reasonNoReplica
 	}
 	if q.bound < r.tightest {
@@ -94,7 +100,7 @@ func (r *Resolver) decide(q *question) (*node, reason) {
 
 	if f := q.favourite; f != nil {
 		flaw := flawDown
-		if f.usable.Load() {
+		if f.usable.Load() && !f.draining.Load() {
 			flaw = f.flawOf(&d)
 		}
 		switch {
@@ -106,13 +112,12 @@ func (r *Resolver) decide(q *question) (*node, reason) {
 			return primary, q.reasonOf(flaw, oldest)
 		}
 	}
-	rotation := r.rotation.Load()
 	// Where a session was shown something of late no other node can be known to
 	// have it. Nor should a first read's companions part from it.
-	if m := d.stay; m != nil && d.now-q.shown.since < int64(r.tightest) && rotation.has(m) && m.flawOf(&d) == flawNone {
+	if m := d.stay; m != nil && d.now-q.shown.since < int64(r.tightest) && rot.has(m) && m.flawOf(&d) == flawNone {
 		return m.node, reasonReplica
 	}
-	m, flaw := rotation.pick(r.cfg.Policy, &d)
+	m, flaw := rot.pick(policy, &d)
 	if m == nil {
 		return primary, q.reasonOf(flaw, oldest)
 	}

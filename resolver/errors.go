@@ -20,11 +20,19 @@ var ErrNoPrimary = errors.New("resolver: no primary")
 // may have happened. It is never sent again. The driver's error is wrapped too.
 var ErrOutcomeUnknown = errors.New("resolver: outcome unknown")
 
-// ErrBusy is returned for a [Background] read when no replica is fit for it and
-// the primary has no connections to spare. Nothing was sent.
-var ErrBusy = errors.New("resolver: no replica is fit and the primary is busy")
+// ErrBusy is returned for a read when no replica is fit for it and as many such
+// reads as Class.Spill allows are on the primary, and for a [Background] read
+// when a node has no connections to spare for it. Nothing was sent. Its text
+// names the reason.
+var ErrBusy = errors.New("resolver: busy")
 
-// ErrUnknownNode is returned when dbresolver.Use names no node.
+// ErrNoReplica is returned for a read that may not go to the primary, as a
+// [Background] one, when no replica is fit for it. Nothing was sent. Its text
+// names the reason.
+var ErrNoReplica = errors.New("resolver: no replica is fit")
+
+// ErrUnknownNode is returned when dbresolver.Use names no group, table of one,
+// or node, and by the methods that take a node's name.
 var ErrUnknownNode = errors.New("resolver: unknown node")
 
 // failureOf reads an error of the driver as evidence against a node. eof tells

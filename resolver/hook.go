@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"gorm.io/gorm"
@@ -47,19 +46,36 @@ func (r *Resolver) Initialize(db *gorm.DB) error {
 		return nil // GORM was opened over a transaction, which is all there is
 	}
 	r.hub = h
+	if err := r.makeGroups(); err != nil {
+		return err
+	}
 	if err := r.makeNodes(); err != nil {
-		return errors.Join(err, r.closeNodes())
+		return errors.Join(err, r.closeAll())
+	}
+	for _, home := range r.homes() {
+		home.mu.Lock()
+		home.rebuild()
+		home.mu.Unlock()
+		home.ctx, home.cancel = context.WithCancel(context.Background())
+		home.opened.Store(true)
+		home.live.Store(true)
 	}
 	if r.unregister, err = h.Register(&router{r}); err != nil {
-		return errors.Join(fmt.Errorf("resolver: %w", err), r.closeNodes())
+		return errors.Join(fmt.Errorf("resolver: %w", err), r.closeAll())
 	}
-	if pool := r.primary().db.Load(); pool != nil {
+	h.Declare(r.declared())
+	if pool := r.primary().db.Load(); pool != nil && r.primary().given {
 		r.applyPool(r.primary(), pool)
 	}
-	r.ctx, r.cancel = context.WithCancel(context.Background())
-	r.opened.Store(true)
-	r.live.Store(true)
-	if len(r.replicas()) > 0 {
+	for _, home := range r.homes() {
+		home.startAll()
+	}
+	return nil
+}
+
+// startAll starts the goroutines of the nodes.
+func (r *Resolver) startAll() {
+	if len(r.replicas()) > 0 || r.primary().hooked.Load() == nil {
 		r.watching.Do(func() { r.start(r.primary()) })
 	}
 	for _, n := range r.replicas() {
@@ -68,7 +84,16 @@ func (r *Resolver) Initialize(db *gorm.DB) error {
 	for _, n := range r.nodes() {
 		r.keep(n)
 	}
-	return nil
+}
+
+// declared is what the configuration says of functions, as the hook layer takes
+// it: whether they may run on a replica.
+func (r *Resolver) declared() map[string]bool {
+	m := make(map[string]bool, len(r.cfg.Functions))
+	for name, v := range r.cfg.Functions {
+		m[name] = v == ReadOnly
+	}
+	return m
 }
 
 // router is what the hook layer sees of a Resolver.
@@ -86,77 +111,78 @@ var (
 
 // Route implements hook.Router.
 func (a *router) Route(ctx context.Context, rec *hook.Record) (*hook.Node, error) {
-	r := a.r
-	q, err := r.questionOf(ctx, rec)
+	hint := rec.Hint()
+	p, err := a.r.belongs(rec, hint)
 	if err != nil {
 		return nil, err
 	}
-	n, why := r.decide(&q)
-	if err := r.refuse(ctx, n, why); err != nil {
-		return nil, err
-	}
-	r.bind(rec, &q, n)
-	return r.send(rec, n, why), nil
+	q := p.r.questionOf(ctx, rec, hint, &p)
+	return p.r.admit(ctx, rec, &q)
 }
 
-// send counts the decision.
+// send counts the decision for a statement that has been let in.
 func (r *Resolver) send(rec *hook.Record, n *node, why reason) *hook.Node {
 	rec.Reason = why.String()
 	n.decisions[why].Add(1)
-	n.inFlight.Add(1)
 	return n.hooked.Load()
 }
 
 // refuse says what must not be sent to the primary.
-func (r *Resolver) refuse(ctx context.Context, n *node, why reason) error {
-	if !n.isPrimary() || len(r.replicas()) == 0 {
+func (r *Resolver) refuse(n *node) error {
+	if !n.isPrimary() {
 		return nil
 	}
-	if r.demoted.Load() {
-		return fmt.Errorf("%w: what gorm.Open connected to is in recovery", ErrNoPrimary)
+	if n.hooked.Load() == nil {
+		return fmt.Errorf("%w: %s could not be opened yet", ErrNoPrimary, n.name)
 	}
-	switch why {
-	case reasonToken, reasonOwnWrite, reasonSeen, reasonLag, reasonPosition, reasonDown:
-		if optionsOf(ctx).priority == Background && r.primaryBusy() {
-			return fmt.Errorf("%w (%s)", ErrBusy, why)
-		}
+	if r.demoted.Load() && len(r.replicas()) > 0 {
+		return fmt.Errorf("%w: %s is in recovery", ErrNoPrimary, n.name)
 	}
 	return nil
 }
 
-// primaryBusy reports whether half of the primary's connections are in use.
-func (r *Resolver) primaryBusy() bool {
-	db := r.primary().db.Load()
-	if db == nil {
-		return false
-	}
-	st := db.Stats()
-	return st.MaxOpenConnections > 0 && 2*st.InUse >= st.MaxOpenConnections
-}
-
-// questionOf reads a statement outside transactions.
-func (r *Resolver) questionOf(ctx context.Context, rec *hook.Record) (question, error) {
-	hint, o := rec.Hint(), optionsOf(ctx)
-	q := question{minLSN: rec.MinLSN}
-	if err := r.named(&q, hint); err != nil {
-		return q, err
-	}
+// questionOf reads a statement outside transactions that belongs to p, a place
+// of r.
+func (r *Resolver) questionOf(ctx context.Context, rec *hook.Record, hint hook.Hint, p *place) question {
+	o := optionsOf(ctx)
+	q := question{minLSN: rec.MinLSN, group: p.g}
 	switch {
 	case rec.Access != hook.ReadOnly && !(hint.Read && mayTry(rec.Text)):
+		q.priority = Critical
 		q.toPrimary, q.why = true, reasonWrite
 		if rec.Access == hook.NeedsPrimary {
 			q.why = reasonPrimaryOnly
 		}
-	case hint.Write, rec.NeedPrimary:
+	case hint.Write, rec.NeedPrimary, !r.knows(rec):
+		q.priority = o.priority
 		q.toPrimary, q.why = true, reasonAsked
 	default:
 		q.rows = rowsOf(rec)
-		r.ask(&q, o, hint, rec.Scope)
-		if p := rec.Parent; p != nil && p.Node != nil && q.favourite == nil {
-			q.favourite, q.favour = r.nodeOf(p.Node), reasonPreload
+		r.ask(&q, o, hint, rec.Scope, p)
+		if parent := rec.Parent; parent != nil && parent.Node != nil && q.favourite == nil {
+			if n := r.nodeOf(parent.Node); n != nil && n.home == r {
+				q.favourite, q.favour = n, reasonPreload
+			}
 		}
 	}
-	return q, nil
+	return q
+}
+
+// knows reports whether what is known of the statement holds for the database
+// of r. Positions and functions are known of the root's.
+func (r *Resolver) knows(rec *hook.Record) bool {
+	if r.root == r {
+		return true
+	}
+	if rec.MinLSN > 0 {
+		return false
+	}
+	for _, f := range rec.Text.UnknownFunctions {
+		if r.cfg.Functions[f] != ReadOnly {
+			return false
+		}
+	}
+	return true
 }
 
 // mayTry reports whether dbresolver.Read sends a statement to a replica although
@@ -166,38 +192,38 @@ func mayTry(text *sqltext.Statement) bool {
 	return text != nil && text.Operation == sqltext.Select && len(text.Writes) == 0 && !text.Locking && !text.Multiple
 }
 
-// named takes in dbresolver.Use.
-func (r *Resolver) named(q *question, hint hook.Hint) error {
-	if hint.Use == "" {
-		return nil
-	}
-	for _, n := range r.nodes() {
-		if n.name == hint.Use {
-			q.favourite, q.favour, q.insist = n, reasonNamed, true
-			return nil
-		}
-	}
-	names := make([]string, len(r.nodes()))
-	for i, n := range r.nodes() {
-		names[i] = n.name
-	}
-	return fmt.Errorf("%w: %q: there are %s", ErrUnknownNode, hint.Use, strings.Join(names, ", "))
-}
-
 // ask takes in what the context says of a read. A clause on the query, which is
 // nearer, wins over Primary and Critical.
-func (r *Resolver) ask(q *question, o *options, hint hook.Hint, s *scope.Scope) {
-	if (o.primary || o.priority == Critical) && !hint.Read && q.favourite == nil {
+func (r *Resolver) ask(q *question, o *options, hint hook.Hint, s *scope.Scope, p *place) {
+	q.priority = o.priority
+	if p.node != nil {
+		q.favourite, q.favour, q.insist = p.node, reasonNamed, true
+	}
+	class := r.class(o.priority)
+	if (o.primary || o.priority == Critical && class.MaxLag == 0 || p.onPrimary) && !hint.Read && q.favourite == nil {
 		q.toPrimary, q.why = true, reasonAsked
 		return
 	}
 	q.bound = r.cfg.MaxLag
+	if g := p.g; g != nil && g.maxLag > 0 {
+		q.bound = g.maxLag
+		if class.MaxLag > 0 {
+			q.bound = min(q.bound, class.MaxLag)
+		}
+	} else if class.MaxLag > 0 {
+		q.bound = class.MaxLag
+	}
+	if p.bound > 0 {
+		q.bound = min(q.bound, p.bound)
+	}
 	if o.bounded {
 		q.bound, q.strict = o.bound, true
 	}
 	r.heed(q, r.sessionOf(o, s, r.remembers()))
 	if o.conn != nil && q.favourite == nil {
-		q.favourite, q.favour = o.conn.node.Load(), reasonHandle
+		if n := o.conn.node.Load(); n != nil && n.home == r {
+			q.favourite, q.favour = n, reasonHandle
+		}
 	}
 }
 
@@ -210,7 +236,17 @@ func (a *router) BeforeCommit(context.Context, *hook.Txn) error { return nil }
 // Ended implements hook.TxnObserver: the session must see what was committed, or
 // may have been, and what it was shown in the transaction.
 func (a *router) Ended(t *hook.Txn, outcome hook.TxnOutcome) {
-	r := a.r
+	n := a.r.nodeOf(t.Node)
+	if n != nil && !t.Foreign {
+		n.home.ended(t, n, outcome)
+		return
+	}
+	for _, home := range a.r.homes() { // it may have been anywhere
+		home.ended(t, n, outcome)
+	}
+}
+
+func (r *Resolver) ended(t *hook.Txn, n *node, outcome hook.TxnOutcome) {
 	now := r.now()
 	wrote := outcome != hook.RolledBack && t.Wrote()
 	if wrote {
@@ -220,7 +256,7 @@ func (a *router) Ended(t *hook.Txn, outcome hook.TxnOutcome) {
 		if wrote {
 			s.note(now)
 		}
-		if n := r.nodeOf(t.Node); n != nil && !t.Autocommit {
+		if n != nil && n.home == r && !t.Autocommit {
 			s.saw(n, now, false)
 		}
 	}

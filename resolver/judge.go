@@ -169,17 +169,42 @@ func (r *Resolver) publish() {
 			changed = true
 		}
 	}
-	if changed || r.rotation.Load() == nil {
-		next := &rotation{}
-		for _, n := range r.replicas() {
-			if n.usable.Load() && n.weight > 0 {
-				next.list = append(next.list, Candidate{&n.member})
-			}
-		}
-		r.rotation.Store(next)
+	if changed {
+		r.rebuild()
 	}
 	close(r.probed)
 	r.probed = make(chan struct{})
+}
+
+// rebuild makes the rotations anew. The caller holds r.mu.
+func (r *Resolver) rebuild() {
+	next := &rotation{}
+	of := make(map[*group]*rotation, len(r.groups.list))
+	for _, g := range r.groups.list {
+		of[g] = &rotation{}
+	}
+	for _, n := range r.replicas() {
+		if n.weight <= 0 || n.draining.Load() {
+			continue
+		}
+		if !n.grouped {
+			next.add(n)
+		}
+		for _, g := range n.groups {
+			of[g].add(n)
+		}
+	}
+	for g, rot := range of {
+		g.rotation.Store(rot)
+	}
+	r.rotation.Store(next)
+}
+
+func (r *rotation) add(n *node) {
+	r.configured++
+	if n.usable.Load() {
+		r.list = append(r.list, Candidate{&n.member})
+	}
 }
 
 func (r *Resolver) log(changes []change) {

@@ -10,9 +10,17 @@ import (
 // node is one server with its pool.
 type node struct {
 	member
-	cfg   Node
-	given bool // what gorm.Open connected to; its pool is the caller's
-	home  *Resolver
+	cfg     Node
+	given   bool // what gorm.Open connected to; its pool is the caller's
+	home    *Resolver
+	field   string   // of the configuration, for errors
+	grouped bool     // serves groups alone
+	groups  []*group // besides the default, or instead of it
+
+	gate     gate
+	draining atomic.Bool  // takes no new work
+	begins   atomic.Int64 // transactions that are being begun
+	most     atomic.Int64 // connections that the pool may open; 0: no bound known
 
 	hooked atomic.Pointer[hook.Node] // nil until the node could be opened
 	db     atomic.Pointer[sql.DB]    // the pool below it; nil where it is no *sql.DB
@@ -46,6 +54,7 @@ func newNode(r *Resolver, index int, cfg Node, given bool) *node {
 	n := &node{cfg: cfg, given: given, kick: make(chan struct{}, 1)}
 	n.node, n.home, n.index = n, r, index
 	n.name, n.zone, n.weight = cfg.Name, cfg.Zone, cfg.Weight
+	n.gate.init()
 	return n
 }
 

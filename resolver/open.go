@@ -18,34 +18,75 @@ import (
 
 // makeNodes makes the nodes of the configuration, opened where that is possible.
 func (r *Resolver) makeNodes() error {
-	h := r.hub
-	r.lead.Store(newNode(r, 0, Node{Name: primaryName, Weight: 1}, true))
-	r.hold(r.primary(), h.Primary())
-	if db := sqlDB(h.Primary().Pool()); db != nil {
-		r.primary().db.Store(db)
-		r.primary().watch = r.watcherFor(h.DB().Dialector, db)
+	var errs []error
+	add := func(n *node) {
+		if err := r.openNode(n); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if r.cfg.Source == nil {
+		r.lead.Store(newNode(r, 0, Node{Name: primaryName, Weight: 1}, true))
+		r.hold(r.primary(), r.hub.Home())
+		if db := sqlDB(r.hub.Home().Pool()); db != nil {
+			r.primary().db.Store(db)
+			r.primary().watch = r.watcherFor(r.hub.DB().Dialector, db)
+		}
+	} else {
+		r.lead.Store(r.newNode(0, *r.cfg.Source, "Source"))
+		add(r.primary())
 	}
 	all := []*node{r.primary()}
-	var errs []error
 	for i, cfg := range r.cfg.Replicas {
-		n := newNode(r, i, cfg, false)
-		n.unplaced = !r.hasLSN()
+		n := r.newNode(i, cfg, fmt.Sprintf("Replicas[%d]", i))
+		add(n)
 		all = append(all, n)
-		switch other := dialectOf(cfg); {
-		case other != h.DB().Name():
-			errs = append(errs, fmt.Errorf("resolver: Replicas[%d] is a %s database: must be of the primary's kind, which is %s", i, other, h.DB().Name()))
-		case cfg.DSN != "":
-			errs = append(errs, r.openDSN(n))
-		default:
-			// Some dialectors ask the server when they are opened: one that is
-			// down is tried again by its probe.
-			if err := r.openDialector(n); err != nil {
-				n.lastErr = err.Error()
+	}
+	for i, cfg := range r.cfg.Groups {
+		g := r.groups.list[i]
+		if g.home != r {
+			continue
+		}
+		for j, c := range cfg.Replicas {
+			if c.refers() {
+				for _, n := range all {
+					if n.name == c.Name {
+						n.groups = append(n.groups, g)
+					}
+				}
+				continue
 			}
+			n := r.newNode(j, c, fmt.Sprintf("Groups[%d].Replicas[%d]", i, j))
+			n.grouped, n.groups = true, []*group{g}
+			add(n)
+			all = append(all, n)
 		}
 	}
 	r.set.Store(&nodeSet{all})
+	for _, far := range r.groups.far {
+		errs = append(errs, far.makeNodes())
+	}
 	return errors.Join(errs...)
+}
+
+func (r *Resolver) newNode(i int, cfg Node, field string) *node {
+	n := newNode(r, i, cfg, false)
+	n.field, n.unplaced = r.field+field, !r.hasLSN()
+	return n
+}
+
+// openNode opens a node. Some dialectors ask the server when they are opened:
+// one that is down is tried again by its probe.
+func (r *Resolver) openNode(n *node) error {
+	switch other := dialectOf(n.cfg); {
+	case other != r.hub.DB().Name():
+		return fmt.Errorf("resolver: %s is a %s database: must be of the primary's kind, which is %s", n.field, other, r.hub.DB().Name())
+	case n.cfg.DSN != "":
+		return r.openDSN(n)
+	}
+	if err := r.openDialector(n); err != nil {
+		n.lastErr = err.Error()
+	}
+	return nil
 }
 
 func dialectOf(cfg Node) string {
@@ -62,7 +103,7 @@ func (r *Resolver) hasLSN() bool { return r.hub.DB().Name() == "postgres" }
 func (r *Resolver) openDSN(n *node) error {
 	cfg, err := pgx.ParseConfig(n.cfg.DSN)
 	if err != nil {
-		return fmt.Errorf("resolver: Replicas[%d].DSN is not readable: must be a connection string that pgx.ParseConfig accepts", n.index)
+		return fmt.Errorf("resolver: %s.DSN is not readable: must be a connection string that pgx.ParseConfig accepts", n.field)
 	}
 	var opts []stdlib.OptionOpenDB
 	if d := postgresConfig(r.hub.DB().Dialector); d != nil {
@@ -161,6 +202,15 @@ func sqlDB(pool gorm.ConnPool) *sql.DB {
 	return nil
 }
 
+// closeAll closes what was opened, for groups too.
+func (r *Resolver) closeAll() error {
+	var errs []error
+	for _, home := range r.homes() {
+		errs = append(errs, home.closeNodes())
+	}
+	return errors.Join(errs...)
+}
+
 // closeNodes closes what was opened.
 func (r *Resolver) closeNodes() error {
 	var errs []error
@@ -182,12 +232,15 @@ func (r *Resolver) closeNodes() error {
 func (r *Resolver) hold(n *node, h *hook.Node) {
 	h.SetOwner(n)
 	n.hooked.Store(h)
+	if r.root == r && r.cfg.Source != nil && n.isPrimary() {
+		r.hub.SetPrimary(h)
+	}
 }
 
 // nodeOf finds a node by what the hook layer calls it; nil for one that is not
 // of r, such as of a Resolver that was closed before.
 func (r *Resolver) nodeOf(h *hook.Node) *node {
-	if n, ok := h.Owner().(*node); ok && n.home == r {
+	if n, ok := h.Owner().(*node); ok && n.home.root == r.root {
 		return n
 	}
 	return nil

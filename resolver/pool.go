@@ -21,6 +21,8 @@ func (r *Resolver) applyPool(n *node, db *sql.DB) {
 	}
 	p := r.cfg.Pool.withDefaults(r.hasLSN(), limit)
 	n.min = p.Min
+	n.gate.bound(p.Max, p.Reserve)
+	n.most.Store(int64(p.Max))
 	if p.Max > 0 {
 		db.SetMaxOpenConns(p.Max)
 		db.SetMaxIdleConns(p.Max) // IdleTimeout takes what is too much, and not each lull

@@ -3,7 +3,6 @@ package resolver
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"testing"
 	"time"
 
@@ -88,34 +87,6 @@ func TestLimitSetBeforeStandsUnlessMaxSaysOtherwise(t *testing.T) {
 		must(t, r.Close())
 		must(t, pool.Close())
 	}
-}
-
-func TestBackgroundReadsAreRefusedByABusyPrimary(t *testing.T) {
-	t.Parallel()
-	c := testbed.SharedCluster(t)
-	g := newRig(t, c, func(cfg *Config) {
-		cfg.Replicas = DSNs("postgres://127.0.0.1:1/none?sslmode=disable")
-		cfg.Pool = Pool{Max: 4, Min: -1}
-	})
-	ctx := WithPriority(inScope(deadline(t), "job"), Background)
-	must(t, g.db.WithContext(ctx).First(&item{}).Error)
-	pool, err := g.db.DB()
-	must(t, err)
-	var held []*sql.Conn
-	for range 2 {
-		conn, err := pool.Conn(ctx)
-		must(t, err)
-		held = append(held, conn)
-	}
-	if err := g.db.WithContext(ctx).First(&item{}).Error; !errors.Is(err, ErrBusy) {
-		t.Errorf("a background read on a busy primary gives %v", err)
-	}
-	must(t, g.db.WithContext(inScope(deadline(t), "request")).First(&item{}).Error)
-	must(t, g.db.WithContext(ctx).Create(&item{N: 1}).Error) // writes have no priority
-	for _, c := range held {
-		must(t, c.Close())
-	}
-	must(t, g.db.WithContext(inScope(ctx, "job")).First(&item{}).Error)
 }
 
 func TestCloseSendsStatementsToThePrimary(t *testing.T) {

@@ -42,6 +42,10 @@ type Resolver struct {
 
 	// Set by Initialize and constant after it.
 	hub      *hook.Hub
+	root     *Resolver // itself, or that of which this one serves a group
+	field    string    // of the configuration, for errors
+	serves   string    // the group that it serves, if it is not the root
+	groups   groups
 	expiry   int64 // nanoseconds from a probe's sending to the end of its verdict
 	tightest time.Duration
 
@@ -50,9 +54,14 @@ type Resolver struct {
 	lineage  atomic.Pointer[lineage]
 	process  session // of all work that carries no scope
 	rotation atomic.Pointer[rotation]
-	opened   atomic.Bool // Initialize has succeeded
-	live     atomic.Bool // between Initialize and Close
-	demoted  atomic.Bool // the primary says that it is a standby
+	opened   atomic.Bool  // Initialize has succeeded
+	live     atomic.Bool  // between Initialize and Close
+	demoted  atomic.Bool  // the primary says that it is a standby
+	spills   atomic.Int64 // reads that are on the primary because no replica is fit
+	refusals [numPriorities]atomic.Uint64
+
+	spillWaiting atomic.Int64
+	spillRoom    chan struct{} // holds one value when a spilled read has ended
 
 	mu         sync.Mutex // guards the following, and what node says; no I/O under it
 	used       bool
@@ -72,7 +81,9 @@ type Resolver struct {
 // New makes a Resolver. It starts nothing and cannot fail: faults of cfg are
 // reported by db.Use.
 func New(cfg Config) *Resolver {
-	return &Resolver{given: cfg, now: monotonic, off: rulesOff(), probed: make(chan struct{})}
+	r := &Resolver{given: cfg, now: monotonic, off: rulesOff(), probed: make(chan struct{}), spillRoom: make(chan struct{}, 1)}
+	r.root = r
+	return r
 }
 
 // nodeSet is who there is, an immutable snapshot: nodes come and go at run time.
@@ -111,6 +122,11 @@ func monotonic() int64 { return int64(time.Since(base)) }
 // wait starts with the primary. The error is that of ctx and names who has not
 // answered.
 func (r *Resolver) Ready(ctx context.Context) error {
+	for _, far := range r.groups.far {
+		if err := far.Ready(ctx); err != nil {
+			return err
+		}
+	}
 	if !r.live.Load() || len(r.replicas()) == 0 {
 		return nil
 	}
@@ -127,6 +143,14 @@ func (r *Resolver) Ready(ctx context.Context) error {
 			return errors.New("resolver: closed")
 		}
 	}
+}
+
+// done is closed when r is.
+func (r *Resolver) done() <-chan struct{} {
+	if r.ctx == nil {
+		return nil
+	}
+	return r.ctx.Done()
 }
 
 func (r *Resolver) unanswered() (names []string, next <-chan struct{}) {
@@ -152,7 +176,14 @@ func (r *Resolver) Close() error {
 		r.watching.Do(func() {}) // nobody starts it any more
 		r.cancel()
 		r.wg.Wait()
-		r.closeErr = r.closeNodes()
+		errs := []error{r.closeNodes()}
+		for _, far := range r.groups.far {
+			far.live.Store(false)
+			far.cancel()
+			far.wg.Wait()
+			errs = append(errs, far.closeNodes())
+		}
+		r.closeErr = errors.Join(errs...)
 	})
 	return r.closeErr
 }

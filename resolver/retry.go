@@ -10,11 +10,11 @@ import (
 
 // Retry implements hook.Router.
 func (a *router) Retry(ctx context.Context, rec *hook.Record, err error) *hook.Node {
-	r := a.r
-	failed := r.nodeOf(rec.Node)
+	failed := a.r.nodeOf(rec.Node)
 	if failed == nil {
 		return nil
 	}
+	r := failed.home
 	f := failureOf(err, true)
 	if ctx.Err() != nil {
 		f = noFailure
@@ -29,10 +29,12 @@ func (a *router) Retry(ctx context.Context, rec *hook.Record, err error) *hook.N
 		}
 		return r.again(rec, r.primary())
 	}
-	q, qerr := r.questionOf(ctx, rec)
-	if qerr != nil {
+	hint := rec.Hint()
+	p, perr := a.r.belongs(rec, hint)
+	if perr != nil || p.r != r {
 		return nil
 	}
+	q := r.questionOf(ctx, rec, hint, &p)
 	if q.favourite == failed {
 		q.favourite = nil
 		if q.favour == reasonPreload { // another replica may be behind the parent
@@ -46,14 +48,23 @@ func (a *router) Retry(ctx context.Context, rec *hook.Record, err error) *hook.N
 		q.toPrimary, q.why = true, reasonRetry
 	}
 	n, why := r.decide(&q)
-	if n == failed || r.refuse(ctx, n, why) != nil {
+	if n == failed || r.refuse(n) != nil || why.spilled() && r.class(q.priority).Spill < 0 {
 		return nil
 	}
 	r.bind(rec, &q, n)
 	return r.again(rec, n)
 }
 
-func (r *Resolver) again(rec *hook.Record, n *node) *hook.Node { return r.send(rec, n, reasonRetry) }
+// again counts a second attempt in, whatever the priority: it was let in before.
+func (r *Resolver) again(rec *hook.Record, n *node) *hook.Node {
+	n.inFlight.Add(1)
+	if n.draining.Load() {
+		n.leave()
+		n = r.primary()
+		n.inFlight.Add(1)
+	}
+	return r.send(rec, n, reasonRetry)
+}
 
 // blame notes what a statement met on a node.
 func (r *Resolver) blame(n *node, f failure, err error) {
@@ -71,16 +82,17 @@ func (a *router) Done(rec *hook.Record, hn *hook.Node, err error, d time.Duratio
 	if n == nil {
 		return
 	}
-	n.inFlight.Add(-1)
+	n.leave()
+	n.home.unspill(rec)
 	if s, ok := rec.Session.(*session); ok && rowsOf(rec) {
-		s.saw(n, a.r.now(), true)
+		s.saw(n, n.home.now(), true)
 	}
 	switch {
 	case err != nil:
 		// What failed before a row came has been blamed by Retry. Later, an EOF
 		// may as well be a decoder's.
 		if rec.Context.Err() == nil {
-			a.r.blameLate(n, err)
+			n.home.blameLate(n, err)
 		}
 	case rec.Chain == hook.Query && rec.Access == hook.ReadOnly:
 		n.observe(d)

@@ -68,8 +68,11 @@ func (r *Resolver) sessionAt(ctx context.Context) *session {
 // Observe implements hook.Observer: what a session was shown binds its later
 // reads.
 func (a *router) Observe(_ context.Context, rec *hook.Record) {
-	r := a.r
-	if rec.Background || rec.Outcome == hook.Refused || !r.remembers() {
+	if rec.Background || rec.Outcome == hook.Refused {
+		return
+	}
+	r := a.homeOf(rec)
+	if !r.remembers() {
 		return
 	}
 	s, _ := rec.Session.(*session)
@@ -91,6 +94,20 @@ func (a *router) Observe(_ context.Context, rec *hook.Record) {
 		}
 		s.recalled(at)
 	}
+}
+
+// homeOf finds whose session a statement tells of.
+func (a *router) homeOf(rec *hook.Record) *Resolver {
+	if len(a.r.groups.far) == 0 {
+		return a.r
+	}
+	if n := a.r.nodeOf(rec.Node); n != nil {
+		return n.home
+	}
+	if p, err := a.r.belongs(rec, rec.Hint()); err == nil { // served from the cache
+		return p.r
+	}
+	return a.r
 }
 
 // remembers reports whether anything will be asked of what sessions were shown.

@@ -1,6 +1,9 @@
 package resolver
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // NodeStatus is what is known of a node at one instant.
 type NodeStatus struct {
@@ -8,6 +11,11 @@ type NodeStatus struct {
 	Zone    string
 	Weight  int
 	Primary bool // the one that gorm.Open connected to
+
+	// Groups are the groups that the node serves; Draining that it takes no new
+	// work.
+	Groups   []string
+	Draining bool
 
 	// Up: in rotation, and of the right role and history. Misfit says why a
 	// node that answers is not used: "wrong role", "other system identifier",
@@ -45,8 +53,25 @@ type PoolStatus struct {
 // Stats is a snapshot of a Resolver.
 type Stats struct {
 	Nodes []NodeStatus // the primary first
-	// Rotation is how many replicas take reads now.
+	// Rotation is how many replicas take reads now, of those outside groups.
 	Rotation int
+	// Spilled is how many reads are on a primary now because no replica is fit.
+	Spilled int
+	// Refused counts the reads that ended with ErrBusy or ErrNoReplica, by priority.
+	Refused map[string]uint64
+	// Groups in the order of the configuration.
+	Groups []GroupStatus
+}
+
+// GroupStatus is the state of a [Group].
+type GroupStatus struct {
+	Name   string
+	Tables []string // those of models under the names that GORM gives them
+	// Source is the name of the node that takes the group's writes now.
+	Source   string
+	Replicas []string // that serve the group, drained ones too
+	Rotation int      // how many of them take reads now
+	MaxLag   time.Duration
 }
 
 // Stats returns the present state. It does not block on I/O.
@@ -54,6 +79,39 @@ func (r *Resolver) Stats() Stats {
 	s := Stats{Nodes: r.Nodes()}
 	if rot := r.rotation.Load(); rot != nil && r.live.Load() {
 		s.Rotation = len(rot.list)
+	}
+	s.Refused = map[string]uint64{}
+	for _, home := range r.homes() {
+		s.Spilled += int(home.spills.Load())
+		for p := range home.refusals {
+			if n := home.refusals[p].Load(); n > 0 {
+				s.Refused[Priority(p).String()] += n
+			}
+		}
+	}
+	for _, g := range r.groups.list {
+		s.Groups = append(s.Groups, g.status(r))
+	}
+	return s
+}
+
+func (g *group) status(r *Resolver) GroupStatus {
+	s := GroupStatus{Name: g.name, Tables: g.tables, MaxLag: g.maxLag}
+	rot := g.home.rotation.Load()
+	if g.home == r {
+		rot = g.rotation.Load()
+	}
+	s.Rotation = len(rot.list)
+	if s.MaxLag == 0 {
+		s.MaxLag = g.home.cfg.MaxLag
+	}
+	if p := g.home.primary(); p != nil {
+		s.Source = p.name
+	}
+	for _, n := range g.home.replicas() {
+		if g.home != r || slices.Contains(n.groups, g) {
+			s.Replicas = append(s.Replicas, n.name)
+		}
 	}
 	return s
 }
@@ -64,12 +122,14 @@ func (r *Resolver) Nodes() []NodeStatus {
 	if !r.opened.Load() {
 		return nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := r.now()
-	list := make([]NodeStatus, len(r.nodes()))
-	for i, n := range r.nodes() {
-		list[i] = r.statusOf(n, now)
+	var list []NodeStatus
+	for _, home := range r.homes() {
+		home.mu.Lock()
+		now := home.now()
+		for _, n := range home.nodes() {
+			list = append(list, home.statusOf(n, now))
+		}
+		home.mu.Unlock()
 	}
 	return list
 }
@@ -81,6 +141,13 @@ func (r *Resolver) statusOf(n *node, now int64) NodeStatus {
 		InFlight: int(n.inFlight.Load()), Latency: time.Duration(n.latency.Load()),
 		Ejections: n.health.ejections, Probes: n.probes.Load(), ProbeErrors: n.probeErrors.Load(), ConnectionErrors: n.connErrors.Load(),
 		Decisions: map[string]uint64{},
+	}
+	s.Draining = n.draining.Load()
+	if r.root != r {
+		s.Groups = []string{r.serves}
+	}
+	for _, g := range n.groups {
+		s.Groups = append(s.Groups, g.name)
 	}
 	if d, ok := r.staleness(n, now); ok {
 		s.Staleness = d
@@ -94,7 +161,7 @@ func (r *Resolver) statusOf(n *node, now int64) NodeStatus {
 		p := db.Stats()
 		s.Pool = PoolStatus{
 			Max: p.MaxOpenConnections, Open: p.OpenConnections, InUse: p.InUse, Idle: p.Idle,
-			Waits: uint64(p.WaitCount), Waited: p.WaitDuration,
+			Waits: uint64(p.WaitCount) + n.gate.waits.Load(), Waited: p.WaitDuration + time.Duration(n.gate.waited.Load()),
 		}
 	}
 	return s

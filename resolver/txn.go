@@ -11,7 +11,7 @@ import (
 // RouteTx implements hook.Router: a transaction stays on the node that it begins
 // on.
 func (a *router) RouteTx(ctx context.Context, opts *sql.TxOptions, hint hook.Hint) (*hook.Node, error) {
-	n, why, err := a.r.placeOf(ctx, opts, hint, nil)
+	n, why, err := a.r.beginOn(ctx, opts, hint, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -19,13 +19,20 @@ func (a *router) RouteTx(ctx context.Context, opts *sql.TxOptions, hint hook.Hin
 	return n.hooked.Load(), nil
 }
 
+// Begun implements hook.Begun.
+func (a *router) Begun(hn *hook.Node) {
+	if n := a.r.nodeOf(hn); n != nil {
+		n.begins.Add(-1)
+	}
+}
+
 // RetryTx implements hook.TxRetrier.
 func (a *router) RetryTx(ctx context.Context, hn *hook.Node, opts *sql.TxOptions, hint hook.Hint, err error) *hook.Node {
-	r := a.r
-	failed := r.nodeOf(hn)
+	failed := a.r.nodeOf(hn)
 	if failed == nil {
 		return nil
 	}
+	r := failed.home
 	f := failureOf(err, true)
 	if ctx.Err() != nil {
 		f = noFailure
@@ -34,20 +41,41 @@ func (a *router) RetryTx(ctx context.Context, hn *hook.Node, opts *sql.TxOptions
 	if failed.isPrimary() || f == noFailure && r.live.Load() {
 		return nil
 	}
-	n, _, err := r.placeOf(ctx, opts, hint, failed)
-	if err != nil || n == failed {
+	n, _, err := a.r.beginOn(ctx, opts, hint, failed)
+	if err != nil {
+		return nil
+	}
+	if n == failed {
+		n.begins.Add(-1)
 		return nil
 	}
 	n.decisions[reasonRetry].Add(1)
 	return n.hooked.Load()
 }
 
-// placeOf decides where a transaction begins.
-func (r *Resolver) placeOf(ctx context.Context, opts *sql.TxOptions, hint hook.Hint, failed *node) (*node, reason, error) {
-	q := question{exclude: failed}
-	if err := r.named(&q, hint); err != nil {
+// beginOn decides where a transaction begins and counts the attempt there, until
+// Begun.
+func (r *Resolver) beginOn(ctx context.Context, opts *sql.TxOptions, hint hook.Hint, failed *node) (*node, reason, error) {
+	p, err := r.belongsTx(hint)
+	if err != nil {
 		return nil, 0, err
 	}
+	for {
+		n, why, err := p.r.placeOf(ctx, opts, hint, failed, &p)
+		if err != nil {
+			return nil, 0, err
+		}
+		n.begins.Add(1)
+		if !n.draining.Load() {
+			return n, why, nil
+		}
+		n.begins.Add(-1) // the next decision knows
+	}
+}
+
+// placeOf decides where a transaction that belongs to p begins.
+func (r *Resolver) placeOf(ctx context.Context, opts *sql.TxOptions, hint hook.Hint, failed *node, p *place) (*node, reason, error) {
+	q := question{exclude: failed, group: p.g}
 	readOnly := opts != nil && opts.ReadOnly || hint.Read
 	switch {
 	case hint.Write:
@@ -57,13 +85,13 @@ func (r *Resolver) placeOf(ctx context.Context, opts *sql.TxOptions, hint hook.H
 	case !r.live.Load():
 		q.toPrimary, q.why = true, reasonTransaction
 	default:
-		r.ask(&q, optionsOf(ctx), hint, openScope(ctx))
+		r.ask(&q, optionsOf(ctx), hint, openScope(ctx), p)
 	}
 	if q.favourite != nil && q.favourite == failed {
 		q.favourite = nil
 	}
 	n, why := r.decide(&q)
-	return n, why, r.refuse(ctx, n, why)
+	return n, why, r.refuse(n)
 }
 
 // openScope is the scope of ctx that has not ended, or nil.

@@ -217,7 +217,7 @@ func (h *Hub) wrapDefaultTransaction(p processor) error {
 			stmt.Settings.Store(pinnedConn, pinned{stmt, conn})
 			stmt.ConnPool = &Conn{Conn: conn, hub: h}
 		}
-		begin(db)
+		h.beginHinted(db, begin)
 	})
 	if err != nil {
 		return err

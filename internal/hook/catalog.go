@@ -19,6 +19,7 @@ const (
 type catalog struct {
 	reading  chan struct{} // holds one value while somebody reads
 	volatile atomic.Pointer[map[string]bool]
+	declared atomic.Pointer[map[string]bool]
 	retry    atomic.Int64 // Unix nanoseconds before which a failed read is not tried again
 }
 
@@ -34,11 +35,20 @@ func (h *Hub) accessOf(ctx context.Context, text *sqltext.Statement, mayLoad boo
 		return NeedsPrimary
 	}
 	safe := func(string) bool { return true } // elsewhere functions do not write
-	if h.root.Name() == "postgres" {
+	if h.root.Name() == "postgres" && !h.catalog.declares(text.UnknownFunctions) {
 		volatile := h.catalog.functions(ctx, h.Primary(), mayLoad)
 		safe = func(name string) bool {
 			v, known := volatile[name]
 			return known && !v
+		}
+	}
+	if declared := h.catalog.declared.Load(); declared != nil {
+		other := safe
+		safe = func(name string) bool {
+			if v, ok := (*declared)[name]; ok {
+				return v
+			}
+			return other(name)
 		}
 	}
 	switch {
@@ -53,6 +63,24 @@ func (h *Hub) accessOf(ctx context.Context, text *sqltext.Statement, mayLoad boo
 		}
 	}
 	return NeedsPrimary
+}
+
+// Declare says of functions whether they may run on a standby, in place of the
+// catalogue. It replaces what was declared before.
+func (h *Hub) Declare(safe map[string]bool) { h.catalog.declared.Store(&safe) }
+
+// declares reports whether all of names were declared.
+func (c *catalog) declares(names []string) bool {
+	declared := c.declared.Load()
+	if declared == nil {
+		return false
+	}
+	for _, name := range names {
+		if _, ok := (*declared)[name]; !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // functions returns the functions outside pg_catalog's well-known ones, by name

@@ -97,20 +97,37 @@ func (p *Pool) BeginTx(ctx context.Context, opts *sql.TxOptions) (gorm.ConnPool,
 			return (*Tx)(nil), err
 		}
 	}
-	tx, err := beginTx(ctx, st, node, node.physical, opts)
+	tx, err := begunTx(ctx, st, node, opts)
 	if err != nil {
 		if t, ok := st.router.(TxRetrier); ok {
 			if again := t.RetryTx(ctx, node, opts, p.hint, err); again != nil {
-				return beginTx(ctx, st, again, again.physical, opts)
+				return begunTx(ctx, st, again, opts)
 			}
 		}
 	}
 	return tx, err
 }
 
-// GetDBConn returns the *sql.DB of the primary of now, for db.DB() and
-// db.Connection: they must not reach a primary that was superseded.
-func (p *Pool) GetDBConn() (*sql.DB, error) { return dbConnOf(p.hub.Primary().physical) }
+func begunTx(ctx context.Context, st *stages, node *Node, opts *sql.TxOptions) (gorm.ConnPool, error) {
+	if b, ok := st.router.(Begun); ok {
+		defer b.Begun(node)
+	}
+	return beginTx(ctx, st, node, node.physical, opts)
+}
+
+// GetDBConn returns a *sql.DB, for db.DB() and db.Connection: that of the primary
+// of now, since they must not reach one that was superseded, or, with dbresolver's
+// clauses, of the node that they name.
+func (p *Pool) GetDBConn() (*sql.DB, error) {
+	if p.hint != (Hint{}) {
+		if t, ok := p.hub.stages.Load().router.(Placer); ok {
+			if n := t.Place(p.hint); n != nil {
+				return dbConnOf(n.physical)
+			}
+		}
+	}
+	return dbConnOf(p.hub.Primary().physical)
+}
 
 // Ping pings the primary.
 func (p *Pool) Ping() error { return pingOf(p.hub.Primary().physical) }

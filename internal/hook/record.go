@@ -130,6 +130,8 @@ type Record struct {
 	// Shown is the time by which a cached answer had been read from a database;
 	// zero: up to now.
 	Shown time.Time
+	// Mark is the router's own, for what it must know again in Done.
+	Mark uint8
 
 	// Start is the time at which the terminal callback began. Duration is the
 	// statement's own time: building, waiting, running and scanning it, without

@@ -76,6 +76,7 @@ type stages struct {
 	chargers  []Charger
 	router    Router
 	budgeter  Budgeter // the router, if it is one
+	placer    Placer   // likewise
 	observers []Observer
 	txns      []TxnObserver
 	meters    []Meter
@@ -102,6 +103,9 @@ func newStages(parts []any) (*stages, error) {
 			}
 			st.router = r
 			st.budgeter, _ = p.(Budgeter)
+			if pl, ok := p.(Placer); ok && pl.Places() {
+				st.placer = pl
+			}
 		}
 		if o, ok := p.(Observer); ok {
 			st.observers = append(st.observers, o)
@@ -135,6 +139,22 @@ type TxRetrier interface {
 	// RetryTx chooses another node for a transaction that could not begin on
 	// node, or returns nil. Nothing has run in it; it is asked at most once.
 	RetryTx(ctx context.Context, node *Node, opts *sql.TxOptions, hint Hint, err error) *Node
+}
+
+// Begun is an optional ability of a Router.
+type Begun interface {
+	// Begun is called when an attempt to begin a transaction on a node that
+	// RouteTx or RetryTx chose has ended, well or not.
+	Begun(node *Node)
+}
+
+// Placer is an optional ability of a Router that sends tables to nodes of their
+// own.
+type Placer interface {
+	// Places reports whether it does; it is asked when the parts change.
+	Places() bool
+	// Place returns the node to which work with such a hint would go now, or nil.
+	Place(hint Hint) *Node
 }
 
 // OutcomeTeller is an optional ability of a Router.
