@@ -28,6 +28,10 @@ const (
 // 500 or above, the answer becomes the 429 (or the 503 of a limiter that cannot
 // decide) that WriteLimited gives; so a handler need not know of limits.
 //
+// With Config.Resolver.Session.Key the request's token is read, so that its reads
+// see what the client wrote before, and a new one is set when the header goes out
+// and there is news: what is written after that is not in it.
+//
 // The request is named by the pattern of an http.ServeMux: hand it the mux
 // itself, with your own middlewares around the outside, since one between them
 // that makes a copy of the request (r.WithContext) hides the pattern. For other
@@ -56,7 +60,7 @@ func (p *Plugin) Middleware(next http.Handler) http.Handler {
 				ctx = limithook.WithUser(ctx, id)
 			}
 		}
-		r = r.WithContext(ctx)
+		r = r.WithContext(p.resolver.ReadToken(ctx, r))
 		rw := newResponse(w, p, r, s)
 		defer func() {
 			if r.Pattern != "" && s.Name() == route { // unless SetRoute has said better

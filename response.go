@@ -8,8 +8,8 @@ import (
 	"github.com/gorminfra/infra/limithook"
 )
 
-// response sees the header go out: that is when the headers of limits and of
-// debugging are added, and when a failure that a limit caused becomes a 429.
+// response sees the header go out: that is when the session's token and the
+// headers of limits and of debugging are added, and when a failure that a limit caused becomes a 429.
 type response struct {
 	http.ResponseWriter
 	outer  http.ResponseWriter // the response with the abilities of the one below
@@ -64,6 +64,7 @@ func (w *response) WriteHeader(status int) {
 	}
 	if w.status == 0 {
 		w.status = status
+		w.plugin.resolver.WriteToken(w.r.Context(), w.Header())
 		if w.refuse() {
 			return
 		}
@@ -126,6 +127,7 @@ func (w *response) ReadFrom(src io.Reader) (int64, error) {
 // finish decorates the header of a handler that wrote nothing.
 func (w *response) finish() {
 	if w.status == 0 {
+		w.plugin.resolver.WriteToken(w.r.Context(), w.Header())
 		w.decorate()
 	}
 }

@@ -11,10 +11,11 @@ type dep struct {
 
 // entry is one cached value. It is immutable.
 type entry struct {
-	value   any   // *rowset, or what a caller put by hand; see hand.go
-	deps    []dep // in the order of the lookup's cells
-	expires int64 // on the cache's monotonic clock, nanoseconds
-	bytes   int   // what it holds in memory, estimated
+	value   any       // *rowset, or what a caller put by hand; see hand.go
+	deps    []dep     // in the order of the lookup's cells
+	expires int64     // on the cache's monotonic clock, nanoseconds
+	read    time.Time // by when it had been read from a database, as far as this process knows
+	bytes   int       // what it holds in memory, estimated
 }
 
 // entryOverhead is what an entry holds besides its value and key: the struct,
@@ -22,7 +23,7 @@ type entry struct {
 const entryOverhead = 256
 
 func newEntry(value any, size int, cells []*cell, stamps []stamp, expires int64) *entry {
-	e := &entry{value: value, deps: make([]dep, len(cells)), expires: expires}
+	e := &entry{value: value, deps: make([]dep, len(cells)), expires: expires, read: time.Now()}
 	for i, c := range cells {
 		e.deps[i] = dep{c, stamps[i]}
 	}

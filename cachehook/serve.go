@@ -93,6 +93,7 @@ func (c *Cache) hit(ctx context.Context, r *hook.Record, e *entry, at level) (*s
 	if !ok {
 		return c.through(ctx, r, reasonSize)
 	}
+	r.Shown = e.read
 	switch at {
 	case inMemory:
 		r.Outcome = hook.L1
@@ -129,7 +130,7 @@ func (c *Cache) fly(ctx context.Context, r *hook.Record, q *query, s standing) (
 		}
 		switch f.verdict {
 		case landed:
-			r.Outcome = hook.Shared
+			r.Outcome, r.Shown = hook.Shared, f.entry.read
 			c.counts.shared.Add(1)
 			return c.replay(ctx, f.entry.value.(*rowset))
 		case failed:
