@@ -74,9 +74,11 @@ const markSpilled = 1
 
 // admit chooses a node for a read or write outside transactions and counts it in.
 func (r *Resolver) admit(ctx context.Context, rec *hook.Record, q *question) (*hook.Node, error) {
-	n, why := r.decide(q)
+	n, why, err := r.settle(ctx, q)
+	if err != nil {
+		return nil, err
+	}
 	if why.spilled() || !n.enter(q.priority) {
-		var err error
 		if n, why, err = r.admitSlowly(ctx, rec, q); err != nil {
 			return nil, err
 		}

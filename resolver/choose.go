@@ -28,6 +28,9 @@ type member struct {
 
 	inFlight atomic.Int64
 	latency  atomic.Int64 // EWMA of successful statements in nanoseconds, 0: none yet
+
+	// rest is the part of its share that the node does not take yet, of 1<<32.
+	rest atomic.Uint32
 }
 
 // ewmaShift makes a new measurement count an eighth.
@@ -53,6 +56,7 @@ type demand struct {
 	minLSN  uint64 // the node must have replayed this
 	any     bool   // any staleness is accepted, so that unplaced nodes will do
 	exclude *member
+	lot     uint32 // of a read while a node ramps up; 0: none
 }
 
 // flaw is what makes a node unfit for a read, the mildest first.
@@ -70,6 +74,9 @@ const (
 func (m *member) flawOf(d *demand) flaw {
 	if m == d.exclude || m.valid.Load() < d.now {
 		return flawDown
+	}
+	if d.lot > ^m.rest.Load() {
+		return flawStale // of no consequence: without a lot it is asked again
 	}
 	fresh := m.fresh.Load()
 	switch {
@@ -94,7 +101,8 @@ func (m *member) flawOf(d *demand) flaw {
 // rotation is the replicas that reads are shared out to, an immutable snapshot.
 type rotation struct {
 	list       []Candidate
-	configured int // of which there may be so many
+	configured int  // of which there may be so many
+	ramping    bool // one of them does not take all of its share yet
 }
 
 // has reports whether m takes reads.
@@ -107,10 +115,10 @@ func (r *rotation) has(m *member) bool {
 	return false
 }
 
-// pick chooses a replica for a read, or returns nil and the smallest flaw found.
-// The draws are made first and judged afterwards: as long as all replicas are
+// pickAny is pick without a look at slow starts. The draws are made first and
+// judged afterwards: as long as all replicas are
 // fit, which is nearly always, nobody is looked at in vain.
-func (r *rotation) pick(p Policy, d *demand) (*member, flaw) {
+func (r *rotation) pickAny(p Policy, d *demand) (*member, flaw) {
 	n := len(r.list)
 	if n == 0 {
 		return nil, flawDown

@@ -71,6 +71,15 @@ type Config struct {
 	// Default [Freeze].
 	WithoutPrimary WithoutPrimary
 
+	// FailoverWait is how long a statement that needs the primary waits for one
+	// while there is none, within its context, before it fails with
+	// [ErrNoPrimary]. Default 1 s. Negative: not at all.
+	FailoverWait time.Duration
+
+	// SlowStart is the time in which the share of a replica that comes back into
+	// rotation grows from a tenth to all of it. Default 10 s. Negative: none.
+	SlowStart time.Duration
+
 	// Logger receives one line for each change of a node's state. Default
 	// [slog.Default].
 	Logger *slog.Logger
@@ -199,6 +208,8 @@ const (
 	defaultMaxLifetime = time.Hour
 	defaultInterval    = 250 * time.Millisecond
 	defaultTimeout     = 250 * time.Millisecond
+	defaultFailover    = time.Second
+	defaultSlowStart   = 10 * time.Second
 	minInterval        = time.Millisecond
 	maxReplicas        = 256
 	maxWeight          = 1 << 16
@@ -213,6 +224,8 @@ func (c Config) withDefaults() Config {
 	c.Probe.Interval = cmp.Or(c.Probe.Interval, defaultInterval)
 	c.Probe.Timeout = cmp.Or(c.Probe.Timeout, defaultTimeout)
 	c.Session = c.Session.withDefaults(c.MaxLag)
+	c.FailoverWait = cmp.Or(c.FailoverWait, defaultFailover)
+	c.SlowStart = cmp.Or(c.SlowStart, defaultSlowStart)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -83,4 +84,18 @@ func (n *names) changed(ctx context.Context) bool {
 		n.mu.Unlock()
 	}
 	return change
+}
+
+// follow looks whether n's name means another server by now, and has all its
+// connections made anew then.
+func (r *Resolver) follow(n *node) {
+	ctx, cancel := context.WithTimeout(r.ctx, resolveEvery)
+	defer cancel()
+	if !n.names.changed(ctx) {
+		return
+	}
+	r.log([]change{{n, slog.LevelInfo, "node's name means another server", nil}})
+	n.moved.Store(true)
+	r.renew(n)
+	n.wake()
 }

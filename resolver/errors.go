@@ -9,10 +9,15 @@ import (
 	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/gorminfra/infra/internal/hook"
 )
 
-// ErrNoPrimary is returned for a statement that needs the primary while the
-// server that stands for it says that it is a standby. Nothing was sent.
+// ErrNoPrimary is returned for a statement that needs the primary when none was
+// found within Config.FailoverWait: the last one is in recovery or gone, which
+// the text says, and no other node claims a later timeline. Nothing was sent.
+// From a COMMIT it means that another node was promoted since the transaction
+// began; it was rolled back.
 var ErrNoPrimary = errors.New("resolver: no primary")
 
 // ErrOutcomeUnknown is wrapped by the error of a write or a COMMIT that was sent
@@ -41,6 +46,8 @@ func failureOf(err error, eof bool) failure {
 	switch {
 	case err == nil:
 		return noFailure
+	case errors.Is(err, hook.ErrBudget):
+		return timedOut
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return noFailure // the caller gave up; whether the node is ill the probes tell
 	}
@@ -70,7 +77,7 @@ func failureOfState(state string, err error) failure {
 		return refused
 	case "53300": // too_many_connections
 		return saturated
-	case "40001": // serialization_failure, on a standby a conflict with recovery
+	case "40001", "40P01": // on a standby a conflict with recovery
 		return conflict
 	}
 	var connect *pgconn.ConnectError

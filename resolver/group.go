@@ -237,7 +237,7 @@ func tableOf(db *gorm.DB, t any) (string, error) {
 // farFor makes the Resolver of a group with a source of its own.
 func (r *Resolver) farFor(i int, cfg Group, p Policy) *Resolver {
 	far := New(r.cfg)
-	far.root, far.hub, far.now = r, r.hub, r.now
+	far.root, far.hub, far.now, far.lookup = r, r.hub, r.now, r.lookup
 	far.field, far.serves = fmt.Sprintf("Groups[%d].", i), cfg.Name
 	far.cfg = r.cfg
 	far.cfg.Groups, far.cfg.Source, far.cfg.Replicas, far.cfg.Policy = nil, cfg.Source, cfg.Replicas, p

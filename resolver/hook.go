@@ -107,6 +107,7 @@ var (
 	_ hook.Positioner    = (*router)(nil)
 	_ hook.Observer      = (*router)(nil)
 	_ hook.Meter         = (*router)(nil)
+	_ hook.Budgeter      = (*router)(nil)
 )
 
 // Route implements hook.Router.
@@ -135,8 +136,12 @@ func (r *Resolver) refuse(n *node) error {
 	if n.hooked.Load() == nil {
 		return fmt.Errorf("%w: %s could not be opened yet", ErrNoPrimary, n.name)
 	}
-	if r.demoted.Load() && len(r.replicas()) > 0 {
-		return fmt.Errorf("%w: %s is in recovery", ErrNoPrimary, n.name)
+	if r.vacant.Load() && len(r.replicas()) > 0 {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if why := r.vacancy(); why != "" {
+			return fmt.Errorf("%w: %s", ErrNoPrimary, why)
+		}
 	}
 	return nil
 }
@@ -229,9 +234,6 @@ func (r *Resolver) ask(q *question, o *options, hint hook.Hint, s *scope.Scope, 
 
 // Begin implements hook.TxnObserver.
 func (a *router) Begin(*hook.Txn) {}
-
-// BeforeCommit implements hook.TxnObserver.
-func (a *router) BeforeCommit(context.Context, *hook.Txn) error { return nil }
 
 // Ended implements hook.TxnObserver: the session must see what was committed, or
 // may have been, and what it was shown in the transaction.

@@ -30,9 +30,16 @@ func (r *Resolver) took(n *node, id identity, rd reading, sent int64) {
 		n.boot.Store(id.boot)
 	}
 	n.identity, n.last, n.lastHeard = id, rd, r.now()
+	n.gone, n.misses = false, 0
+	n.doubted.Store(false)
 	if n.health.good(sent) {
 		n.latency.Store(0) // what it was before says nothing of now
+		r.startRamp(n)
 		changes = append(changes, change{n, slog.LevelInfo, "node is in rotation", nil})
+	}
+	r.ramp(n)
+	if rd.placed && !rd.standby && r.elects(n) {
+		changes = r.promote(n, changes)
 	}
 	if n.isPrimary() {
 		r.judgePrimary(n, rd, sent)
@@ -47,6 +54,7 @@ func (r *Resolver) took(n *node, id identity, rd reading, sent int64) {
 	}
 	r.publish()
 	r.mu.Unlock()
+	r.dropSuperseded()
 	r.log(changes)
 }
 
@@ -66,6 +74,7 @@ func (r *Resolver) judgePrimary(n *node, rd reading, sent int64) {
 	r.line.add(sample{sent: sent, lsn: rd.lsn})
 	n.fresh.Store(sent)
 	n.replayed.Store(rd.lsn)
+	n.heardAsPrimary = sent
 }
 
 // judge says whether n fits into the cluster and how fresh it is.
@@ -110,7 +119,9 @@ func (r *Resolver) misfitOf(n *node) misfit {
 		return fits
 	case p.identity.system != 0 && n.identity.system != 0 && p.identity.system != n.identity.system:
 		return wrongSystem
-	case n.last.timeline != 0 && r.timelineID != 0 && n.last.timeline > r.timelineID:
+	case n.last.timeline != 0 && r.timelineID != 0 && n.last.timeline != r.timelineID:
+		// Above ours it follows a primary that we do not know, below it may still
+		// follow one that was superseded.
 		return wrongTimeline
 	}
 	// A standby cannot have replayed what the primary, asked later, had not
@@ -136,6 +147,8 @@ func (r *Resolver) suspect(n *node, f failure, err error, probe bool) {
 	if probe {
 		n.answered = true
 		n.lastErr = err.Error()
+		n.misses++
+		n.gone = turnedAway(f, err)
 	}
 	if f == refused {
 		n.run.Add(1)
@@ -145,15 +158,31 @@ func (r *Resolver) suspect(n *node, f failure, err error, probe bool) {
 		n.lastErr = err.Error()
 		changes = append(changes, change{n, slog.LevelWarn, "node is out of rotation", []any{"why", f.String(), "error", n.lastErr}})
 	}
+	if f == timedOut {
+		n.doubted.Store(true)
+	}
+	if n.isPrimary() {
+		n.health.hasten()
+	}
 	if !n.health.in {
 		n.valid.Store(0)
+		n.rampFrom = 0
+		n.rest.Store(0)
 	}
 	if ejected || probe {
 		r.publish()
 	}
+	silent := f == timedOut && !n.health.in && !n.isPrimary()
 	r.mu.Unlock()
-	if ejected {
+	switch {
+	case n.isPrimary():
+		r.alarm()
+	case ejected:
 		n.wake()
+	}
+	if silent {
+		// Whoever waits for an answer would do so until its context ends.
+		n.sockets.cut()
 	}
 	r.log(changes)
 }
@@ -161,15 +190,20 @@ func (r *Resolver) suspect(n *node, f failure, err error, probe bool) {
 // publish makes the snapshot that decisions read, and wakes those who wait for
 // a probe.
 func (r *Resolver) publish() {
-	r.demoted.Store(r.primary().misfit == wrongRole && r.primary().health.in)
-	changed := false
+	p := r.primary()
+	r.vacant.Store(r.vacancy() != "")
+	changed, ramping := r.following != p, false
+	r.following = p
 	for _, n := range r.nodes() {
 		if usable := n.health.in && n.misfit == fits; usable != n.usable.Load() {
 			n.usable.Store(usable)
 			changed = true
 		}
+		ramping = ramping || n.rampFrom > 0 && n.usable.Load()
+		n.sockets.set(n != p && n.answered && !n.health.in)
 	}
-	if changed {
+	if changed || ramping != r.ramping {
+		r.ramping = ramping
 		r.rebuild()
 	}
 	close(r.probed)
@@ -183,8 +217,8 @@ func (r *Resolver) rebuild() {
 	for _, g := range r.groups.list {
 		of[g] = &rotation{}
 	}
-	for _, n := range r.replicas() {
-		if n.weight <= 0 || n.draining.Load() {
+	for _, n := range r.nodes() {
+		if n.isPrimary() || n.weight <= 0 || n.draining.Load() {
 			continue
 		}
 		if !n.grouped {
@@ -204,6 +238,7 @@ func (r *rotation) add(n *node) {
 	r.configured++
 	if n.usable.Load() {
 		r.list = append(r.list, Candidate{&n.member})
+		r.ramping = r.ramping || n.rampFrom > 0
 	}
 }
 

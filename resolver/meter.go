@@ -1,6 +1,10 @@
 package resolver
 
-import "github.com/gorminfra/infra/internal/hook"
+import (
+	"time"
+
+	"github.com/gorminfra/infra/internal/hook"
+)
 
 // The numbers, each with the label node.
 var (
@@ -15,6 +19,11 @@ var (
 	metricDecisions   = &hook.Metric{
 		Name: "routing_decisions_total", Help: "Statements and transactions sent to the node, by the reason of the choice.",
 		Counter: true, Labels: []string{"node", "reason"},
+	}
+	metricPrimary     = gauge("node_primary", "Whether writes go to the node (1) or not (0).")
+	metricFailovers   = &hook.Metric{Name: "failovers_total", Help: "How often another node became the primary.", Counter: true}
+	metricFailoverGap = &hook.Metric{
+		Name: "failover_seconds_total", Help: "Time between the last answer of a primary and its successor's first, over all failovers.", Counter: true,
 	}
 	metricPoolMax    = gauge("pool_max_connections", "Most connections that the node's pool opens; 0: no bound.")
 	metricPoolInUse  = gauge("pool_in_use_connections", "Connections of the node's pool in use.")
@@ -34,6 +43,17 @@ func counter(name, help string) *hook.Metric {
 // Meter implements hook.Meter.
 func (a *router) Meter(emit func(m *hook.Metric, value float64, labels ...string)) {
 	watched := len(a.r.replicas()) > 0
+	if watched {
+		var count uint64
+		var gap time.Duration
+		for _, home := range a.r.homes() {
+			home.mu.Lock()
+			count, gap = count+home.failovers, gap+home.failoverTime
+			home.mu.Unlock()
+		}
+		emit(metricFailovers, float64(count))
+		emit(metricFailoverGap, gap.Seconds())
+	}
 	for _, s := range a.r.Nodes() {
 		if watched {
 			up := 0.0
@@ -41,6 +61,11 @@ func (a *router) Meter(emit func(m *hook.Metric, value float64, labels ...string
 				up = 1
 			}
 			emit(metricUp, up, s.Name)
+			if s.Primary {
+				emit(metricPrimary, 1, s.Name)
+			} else {
+				emit(metricPrimary, 0, s.Name)
+			}
 			emit(metricProbes, float64(s.Probes), s.Name)
 			emit(metricProbeErrors, float64(s.ProbeErrors), s.Name)
 			emit(metricEjections, float64(s.Ejections), s.Name)

@@ -3,6 +3,7 @@ package resolver
 import (
 	"database/sql"
 	"sync/atomic"
+	"time"
 
 	"github.com/gorminfra/infra/internal/hook"
 )
@@ -22,16 +23,22 @@ type node struct {
 	begins   atomic.Int64 // transactions that are being begun
 	most     atomic.Int64 // connections that the pool may open; 0: no bound known
 
-	hooked atomic.Pointer[hook.Node] // nil until the node could be opened
-	db     atomic.Pointer[sql.DB]    // the pool below it; nil where it is no *sql.DB
-	ours   *sql.DB                   // what we opened and close, or nil
-	watch  watcher                   // the probe's connection, its goroutine's own
-	min    int                       // connections that are kept open
-	idle   int                       // the most that may be idle; 0: not set by us
-	kick   chan struct{}             // asks for a probe at once
+	hooked   atomic.Pointer[hook.Node] // nil until the node could be opened
+	db       atomic.Pointer[sql.DB]    // the pool below it; nil where it is no *sql.DB
+	ours     *sql.DB                   // what we opened and close, or nil
+	watch    watcher                   // the probe's connection, its goroutine's own
+	sockets  *sockets                  // of the pool; nil where it was opened by somebody else
+	dial     *gentle                   // what the pool dials with, likewise
+	names    *names                    // nil when there is nothing to resolve
+	doubted  atomic.Bool               // its last probe was not answered in time
+	min      int                       // connections that are kept open
+	idle     int                       // the most that may be idle; 0: not set by us
+	lifetime time.Duration             // of a connection, as configured
+	renewing atomic.Int64              // since when all connections are to be made anew; 0: not
+	kick     chan struct{}             // asks for a probe at once
 
 	boot  atomic.Int64 // of the server that the probe watches, as in identity
-	moved atomic.Bool  // a connection has reached another server than the probe watches
+	moved atomic.Bool  // a connection has reached another server than the probe watches, or a name means another
 
 	// usable: in rotation and of the right role and history.
 	usable      atomic.Bool
@@ -48,6 +55,11 @@ type node struct {
 	lastHeard int64 // when last had come in
 	misfit    misfit
 	lastErr   string
+
+	gone           bool  // the last probe was turned away
+	misses         int   // probes without an answer, in a row
+	heardAsPrimary int64 // when the last probe that it answered as the primary was sent
+	rampFrom       int64 // since when its share grows; 0: it has all of it
 }
 
 func newNode(r *Resolver, index int, cfg Node, given bool) *node {

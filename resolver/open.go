@@ -29,7 +29,7 @@ func (r *Resolver) makeNodes() error {
 		r.hold(r.primary(), r.hub.Home())
 		if db := sqlDB(r.hub.Home().Pool()); db != nil {
 			r.primary().db.Store(db)
-			r.primary().watch = r.watcherFor(r.hub.DB().Dialector, db)
+			r.primary().watch = r.watcherFor(r.primary(), r.hub.DB().Dialector, db)
 		}
 	} else {
 		r.lead.Store(r.newNode(0, *r.cfg.Source, "Source"))
@@ -114,9 +114,18 @@ func (r *Resolver) openDSN(n *node) error {
 		// timestamps the same location on each node.
 		opts = slices.Clone(d.OptionOpenDB)
 	}
+	if r.lookup != nil {
+		cfg.LookupFunc = r.lookup
+	}
+	if n.names = namesOf(cfg); n.names != nil {
+		cfg.LookupFunc = n.names.resolve
+	}
 	n.watch = newWatcher(cfg, opts, r.cfg.Probe.Interval)
 	cfg.AfterConnect = r.sameServer(n)
-	n.ours = stdlib.OpenDB(*cfg, opts...)
+	n.sockets = newSockets(cfg.DialFunc)
+	cfg.DialFunc = n.sockets.connect
+	n.dial = newGentle(stdlib.GetConnector(*cfg, opts...))
+	n.ours = sql.OpenDB(n.dial)
 	r.adopt(n, n.ours)
 	return nil
 }
@@ -133,7 +142,7 @@ func (r *Resolver) openDialector(n *node) error {
 		if !givenPool(n.cfg.Dialector) {
 			n.ours = pool
 		}
-		n.watch = r.watcherFor(n.cfg.Dialector, pool)
+		n.watch = r.watcherFor(n, n.cfg.Dialector, pool)
 	}
 	r.adopt(n, db.ConnPool)
 	return nil
@@ -151,12 +160,15 @@ func (r *Resolver) adopt(n *node, pool gorm.ConnPool) {
 // watcherFor makes the probe of a node that a dialector opened: on a connection
 // of its own where the dialector tells how to make one, otherwise on one that
 // it takes from the pool and keeps.
-func (r *Resolver) watcherFor(d gorm.Dialector, pool *sql.DB) watcher {
+func (r *Resolver) watcherFor(n *node, d gorm.Dialector, pool *sql.DB) watcher {
 	if !r.hasLSN() {
 		return pinger{pool}
 	}
 	if c := postgresConfig(d); c != nil && c.Conn == nil && c.DriverName == "" && c.DSN != "" {
 		if cfg, err := pgx.ParseConfig(c.DSN); err == nil {
+			if n.names = namesOf(cfg); n.names != nil {
+				cfg.LookupFunc = n.names.resolve
+			}
 			return newWatcher(cfg, slices.Clone(c.OptionOpenDB), r.cfg.Probe.Interval)
 		}
 	}

@@ -32,7 +32,8 @@ func (r *Resolver) applyPool(n *node, db *sql.DB) {
 		db.SetConnMaxIdleTime(max(p.IdleTimeout, 0))
 	}
 	if p.MaxLifetime != 0 {
-		db.SetConnMaxLifetime(jittered(max(p.MaxLifetime, 0)))
+		n.lifetime = jittered(max(p.MaxLifetime, 0))
+		db.SetConnMaxLifetime(n.lifetime)
 	}
 }
 
@@ -42,6 +43,33 @@ func (r *Resolver) flush(n *node) {
 	if db := n.db.Load(); db != nil && n.idle > 0 {
 		db.SetMaxIdleConns(-1)
 		db.SetMaxIdleConns(n.idle)
+	}
+}
+
+// renewFor is how long connections from before a renewal are looked for.
+const renewFor = time.Minute
+
+// renew has the present connections of n replaced: idle ones are closed, those in
+// use when they are given back.
+func (r *Resolver) renew(n *node) {
+	n.renewing.Store(r.now())
+	r.flush(n)
+}
+
+// expire makes the pool close what is older than a renewal.
+func (r *Resolver) expire(n *node, db *sql.DB) {
+	from := n.renewing.Load()
+	if from == 0 || n.idle == 0 {
+		return
+	}
+	age := time.Duration(r.now() - from)
+	if age > renewFor {
+		n.renewing.CompareAndSwap(from, 0)
+		db.SetConnMaxLifetime(n.lifetime)
+		return
+	}
+	if n.lifetime <= 0 || age < n.lifetime {
+		db.SetConnMaxLifetime(max(age, time.Millisecond))
 	}
 }
 
@@ -55,6 +83,7 @@ func (r *Resolver) keep(n *node) {
 		defer r.wg.Done()
 		timer := time.NewTimer(0)
 		defer timer.Stop()
+		var resolved time.Time
 		for {
 			select {
 			case <-r.ctx.Done():
@@ -64,6 +93,13 @@ func (r *Resolver) keep(n *node) {
 			// A replica that is out is not knocked at: its probe does that.
 			if db := n.db.Load(); db != nil && (n.isPrimary() || n.usable.Load()) {
 				r.warm(n, db)
+			}
+			if db := n.db.Load(); db != nil {
+				r.expire(n, db)
+			}
+			if time.Since(resolved) > resolveEvery {
+				r.follow(n)
+				resolved = time.Now()
 			}
 			timer.Reset(jittered(keepEvery))
 		}

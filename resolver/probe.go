@@ -52,6 +52,9 @@ func (r *Resolver) probeLoop(n *node) {
 // Interval is what two probes are apart at most.
 func (r *Resolver) pause(spent int64) time.Duration {
 	interval := int64(r.cfg.Probe.Interval)
+	if r.hurry.Load() > r.now() {
+		interval = min(interval, max(interval/hurryFactor, int64(minHurry)))
+	}
 	return time.Duration(max(interval-rand.Int64N(interval/5+1)-spent, 0))
 }
 
@@ -94,6 +97,7 @@ func (r *Resolver) probe(n *node, timeout time.Duration) bool {
 	}
 	if r.wasLost(n) {
 		r.flush(n)
+		n.dial.forgive()
 	}
 	r.took(n, id, rd, sent)
 	return true

@@ -29,16 +29,19 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/gorminfra/infra/internal/hook"
 )
 
 // Resolver routes the statements of one *gorm.DB. All its methods are safe for
 // concurrent use.
 type Resolver struct {
-	given Config
-	cfg   Config
-	now   func() int64 // nanoseconds, monotonic, above 0
-	off   rules        // switched off, in tests
+	given  Config
+	cfg    Config
+	now    func() int64      // nanoseconds, monotonic, above 0
+	lookup pgconn.LookupFunc // of tests; nil: the connection's own
+	off    rules             // switched off, in tests
 
 	// Set by Initialize and constant after it.
 	hub      *hook.Hub
@@ -56,18 +59,25 @@ type Resolver struct {
 	rotation atomic.Pointer[rotation]
 	opened   atomic.Bool  // Initialize has succeeded
 	live     atomic.Bool  // between Initialize and Close
-	demoted  atomic.Bool  // the primary says that it is a standby
+	vacant   atomic.Bool  // there is no primary, see vacancy
+	hurry    atomic.Int64 // until when nodes are probed often
 	spills   atomic.Int64 // reads that are on the primary because no replica is fit
 	refusals [numPriorities]atomic.Uint64
 
 	spillWaiting atomic.Int64
 	spillRoom    chan struct{} // holds one value when a spilled read has ended
 
-	mu         sync.Mutex // guards the following, and what node says; no I/O under it
-	used       bool
-	line       timeline
-	timelineID uint32
-	probed     chan struct{} // closed and replaced when a probe has ended
+	mu           sync.Mutex // guards the following, and what node says; no I/O under it
+	used         bool
+	line         timeline
+	timelineID   uint32  // the highest on which a primary was followed
+	following    *node   // the primary that the rotation was made for
+	ramping      bool    // a node does not take all of its share yet
+	superseded   []*node // were the primary, and still have connections
+	failovers    uint64
+	failoverTime time.Duration
+	lastFailover Failover
+	probed       chan struct{} // closed and replaced when a probe has ended
 
 	watching   sync.Once // starts the primary's probes
 	ctx        context.Context
@@ -176,6 +186,8 @@ func (r *Resolver) Close() error {
 		r.watching.Do(func() {}) // nobody starts it any more
 		r.cancel()
 		r.wg.Wait()
+		r.hub.SetPrimary(nil)
+		r.lead.Store(r.nodes()[0])
 		errs := []error{r.closeNodes()}
 		for _, far := range r.groups.far {
 			far.live.Store(false)

@@ -20,7 +20,13 @@ func (a *router) Retry(ctx context.Context, rec *hook.Record, err error) *hook.N
 		f = noFailure
 	}
 	r.blame(failed, f, err)
-	if rec.Access != hook.ReadOnly || f == noFailure && r.live.Load() || f == conflict && failed.isPrimary() {
+	if rec.Access != hook.ReadOnly {
+		if n := r.redirect(ctx, rec, failed, f, err); n != nil {
+			return r.again(rec, n)
+		}
+		return nil
+	}
+	if f == noFailure && r.live.Load() || f == conflict && failed.isPrimary() {
 		return nil
 	}
 	if !r.live.Load() { // our Close may have closed the replica under the statement
@@ -47,8 +53,14 @@ func (a *router) Retry(ctx context.Context, rec *hook.Record, err error) *hook.N
 	if !q.toPrimary && !failed.isPrimary() && r.primary().valid.Load() >= r.now() && optionsOf(ctx).priority != Background {
 		q.toPrimary, q.why = true, reasonRetry
 	}
-	n, why := r.decide(&q)
-	if n == failed || r.refuse(n) != nil || why.spilled() && r.class(q.priority).Spill < 0 {
+	n, why, err := r.settle(ctx, &q)
+	if err == nil && n == failed && f == refused && len(r.replicas()) > 0 {
+		// Only the primary will do: the one that comes back, or the next.
+		if err = r.awaitPrimary(ctx, r.now()); err == nil {
+			n, failed = r.primary(), nil
+		}
+	}
+	if err != nil || n == failed || r.refuse(n) != nil || why.spilled() && r.class(q.priority).Spill < 0 {
 		return nil
 	}
 	r.bind(rec, &q, n)

@@ -10,7 +10,7 @@ type NodeStatus struct {
 	Name    string
 	Zone    string
 	Weight  int
-	Primary bool // the one that gorm.Open connected to
+	Primary bool // the one that writes go to
 
 	// Groups are the groups that the node serves; Draining that it takes no new
 	// work.
@@ -55,6 +55,12 @@ type Stats struct {
 	Nodes []NodeStatus // the primary first
 	// Rotation is how many replicas take reads now, of those outside groups.
 	Rotation int
+	// Failovers counts the changes of the primary that were followed, the last of
+	// which is LastFailover.
+	Failovers    uint64
+	LastFailover Failover
+	// NoPrimary says why there is no primary now; empty while there is one.
+	NoPrimary string
 	// Spilled is how many reads are on a primary now because no replica is fit.
 	Spilled int
 	// Refused counts the reads that ended with ErrBusy or ErrNoReplica, by priority.
@@ -82,6 +88,7 @@ func (r *Resolver) Stats() Stats {
 	}
 	s.Refused = map[string]uint64{}
 	for _, home := range r.homes() {
+		home.failoverStats(&s)
 		s.Spilled += int(home.spills.Load())
 		for p := range home.refusals {
 			if n := home.refusals[p].Load(); n > 0 {

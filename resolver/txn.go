@@ -38,7 +38,7 @@ func (a *router) RetryTx(ctx context.Context, hn *hook.Node, opts *sql.TxOptions
 		f = noFailure
 	}
 	r.blame(failed, f, err)
-	if failed.isPrimary() || f == noFailure && r.live.Load() {
+	if f == noFailure && r.live.Load() {
 		return nil
 	}
 	n, _, err := a.r.beginOn(ctx, opts, hint, failed)
@@ -47,7 +47,12 @@ func (a *router) RetryTx(ctx context.Context, hn *hook.Node, opts *sql.TxOptions
 	}
 	if n == failed {
 		n.begins.Add(-1)
-		return nil
+		// Nothing has run: the primary that comes back will do, or the next.
+		if f != refused || !r.live.Load() || len(r.replicas()) == 0 || r.awaitPrimary(ctx, r.now()) != nil {
+			return nil
+		}
+		n = r.primary()
+		n.begins.Add(1)
 	}
 	n.decisions[reasonRetry].Add(1)
 	return n.hooked.Load()
@@ -90,7 +95,10 @@ func (r *Resolver) placeOf(ctx context.Context, opts *sql.TxOptions, hint hook.H
 	if q.favourite != nil && q.favourite == failed {
 		q.favourite = nil
 	}
-	n, why := r.decide(&q)
+	n, why, err := r.settle(ctx, &q)
+	if err != nil {
+		return nil, why, err
+	}
 	return n, why, r.refuse(n)
 }
 

@@ -35,8 +35,10 @@ const (
 	// The insert position comes before the flush position, and with
 	// synchronous_commit off a commit that has returned lies at or below insert
 	// but not flush. pg_walfile_name knows a new timeline at once, where
-	// pg_control_checkpoint still shows the old one for a while; on a standby
-	// there is only the latter.
+	// pg_control_checkpoint still shows the old one for a while. A standby shows
+	// the one that it follows in pg_control_checkpoint, which its next restart
+	// point renews, in pg_control_recovery, which is renewed a little earlier,
+	// and to those who may read pg_stat_wal_receiver there, at once.
 	ask = `SELECT standby,
 		(CASE WHEN standby THEN coalesce(pg_last_wal_replay_lsn(), '0/0') ELSE pg_current_wal_insert_lsn() END - '0/0')::bigint,
 		(CASE WHEN standby THEN '0/0' ELSE pg_current_wal_flush_lsn() END - '0/0')::bigint,
@@ -45,7 +47,8 @@ const (
 )
 
 var (
-	askAll     = fmt.Sprintf(ask, "(SELECT timeline_id::bigint FROM pg_control_checkpoint())")
+	askAll = fmt.Sprintf(ask, `greatest((SELECT timeline_id FROM pg_control_checkpoint()), (SELECT min_recovery_end_timeline FROM pg_control_recovery()),
+		(SELECT max(received_tli) FROM pg_stat_wal_receiver))::bigint`)
 	askLimited = fmt.Sprintf(ask, "0")
 )
 
@@ -61,6 +64,7 @@ type pgWatcher struct {
 	query string
 
 	connects uint64
+	followed uint32 // the highest timeline that this standby has shown
 
 	stuck    uint64 // an insert position that was beyond flush
 	stuckAt  time.Time
@@ -100,6 +104,14 @@ func (w *pgWatcher) sample(ctx context.Context, sent func()) (identity, reading,
 		placed: true, standby: standby, flushed: uint64(flushed),
 		lsn: uint64(lsn), timeline: uint32(timeline),
 	}
+	// What shows a standby's timeline goes with its WAL receiver. While its
+	// process lives it cannot go back to an earlier one.
+	if rd.standby {
+		w.followed = max(w.followed, rd.timeline)
+		rd.timeline = w.followed
+	} else {
+		w.followed = 0
+	}
 	if err := w.unstick(ctx, rd); err != nil {
 		w.drop()
 		return identity{}, reading{}, err
@@ -131,7 +143,7 @@ func (w *pgWatcher) unstick(ctx context.Context, rd reading) error {
 func (w *pgWatcher) connect(ctx context.Context) (err error) {
 	w.dial.allow(true)
 	defer w.dial.allow(false)
-	w.id, w.query, w.stuck = identity{}, askAll, 0
+	w.id, w.query, w.stuck, w.followed = identity{}, askAll, 0, 0
 	if w.conn, err = w.db.Conn(ctx); err != nil {
 		return err
 	}

@@ -33,6 +33,9 @@ func autocommitOutcome(err error) TxnOutcome {
 	return Unknown // also an error of our own side while reading the answer
 }
 
+// NotSent reports whether err proves that the server has not seen the statement.
+func NotSent(err error) bool { return notSent(err) }
+
 // notSent reports whether the server cannot have seen the statement.
 func notSent(err error) bool {
 	if errors.Is(err, pgconn.ErrConnClosed) {
