@@ -100,6 +100,8 @@ func (r *Resolver) misfitOf(n *node) misfit {
 		return fits
 	case p.identity.system != 0 && n.identity.system != 0 && p.identity.system != n.identity.system:
 		return wrongSystem
+	case p.identity.database != 0 && n.identity.database != 0 && p.identity.database != n.identity.database:
+		return wrongDatabase
 	case n.last.timeline != 0 && r.timelineID != 0 && n.last.timeline > r.timelineID:
 		return wrongTimeline
 	}

@@ -77,7 +77,7 @@ func TestEachChangeOfStateIsOneLine(t *testing.T) {
 	proxy := testbed.NewProxy(t, c.Replica(0).Addr())
 	g := newRig(t, c, func(cfg *Config) {
 		cfg.Name = "shop"
-		cfg.Replicas = DSNs(testbed.DSN(proxy.Addr(), ""))
+		cfg.Replicas = DSNs(strings.Replace(cfg.Replicas[0].DSN, c.Replica(0).Addr(), proxy.Addr(), 1))
 		cfg.Logger = slog.New(slog.NewTextHandler(&out, nil))
 	})
 	g.allInUse()

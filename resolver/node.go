@@ -45,17 +45,19 @@ const (
 	fits          misfit = iota
 	wrongRole            // a replica that is none, or a primary in recovery
 	wrongSystem          // another database system
+	wrongDatabase        // another database of the same system
 	wrongTimeline        // another history of the same system
 )
 
-var misfitNames = [...]string{"", "wrong role", "other system identifier", "other timeline"}
+var misfitNames = [...]string{"", "wrong role", "other system identifier", "other database", "other timeline"}
 
 func (m misfit) String() string { return misfitNames[m] }
 
 // identity is what a server tells of itself when the probe connects.
 type identity struct {
-	system uint64 // 0: not told
-	units  walUnits
+	system   uint64 // 0: not told
+	database uint32 // the OID, which a standby has from its primary; 0: not told
+	units    walUnits
 }
 
 // reading is the answer to one probe.

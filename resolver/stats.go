@@ -11,7 +11,7 @@ type NodeStatus struct {
 
 	// Up: in rotation, and of the right role and history. Misfit says why a
 	// node that answers is not used: "wrong role", "other system identifier",
-	// "other timeline".
+	// "other database" (of the same servers), "other timeline".
 	Up     bool
 	Misfit string
 	// LastError is of the probe or statement that put the node out of rotation.
