@@ -224,9 +224,8 @@ func (c Config) Validate() error {
 		case n.DSN != "" && n.Dialector != nil:
 			bad(field, "with both DSN and Dialector", "needs one of them")
 		case n.DSN != "":
-			// pgx's error repeats the text, with its password where it is malformed.
 			if _, err := pgx.ParseConfig(n.DSN); err != nil {
-				bad(field+".DSN", "set, but not readable", "must be a connection string that pgx.ParseConfig accepts")
+				bad(field+".DSN", "set, but not readable"+dsnFault(err), "must be a connection string that pgx.ParseConfig accepts")
 			}
 		}
 		if n.Weight > maxWeight {

@@ -43,7 +43,7 @@ func (r *Resolver) makeNodes() error {
 			// Some dialectors ask the server when they are opened: one that is
 			// down is tried again by its probe.
 			if err := r.openDialector(n); err != nil {
-				n.lastErr = err.Error()
+				n.lastErr = textOf(err)
 			}
 		}
 	}
@@ -64,7 +64,7 @@ func (r *Resolver) hasLSN() bool { return r.hub.DB().Name() == "postgres" }
 func (r *Resolver) openDSN(n *node) error {
 	cfg, err := pgx.ParseConfig(n.cfg.DSN)
 	if err != nil {
-		return fmt.Errorf("resolver: Replicas[%d].DSN is not readable: must be a connection string that pgx.ParseConfig accepts", n.index)
+		return fmt.Errorf("resolver: Replicas[%d].DSN is not readable%s: must be a connection string that pgx.ParseConfig accepts", n.index, dsnFault(err))
 	}
 	var opts []stdlib.OptionOpenDB
 	if d := postgresConfig(r.hub.DB().Dialector); d != nil {
