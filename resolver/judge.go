@@ -25,14 +25,14 @@ func (r *Resolver) took(n *node, id identity, rd reading, sent int64) {
 	n.identity, n.last, n.lastHeard = id, rd, r.now()
 	if n.health.good(sent) {
 		n.latency.Store(0) // what it was before says nothing of now
-		changes = append(changes, change{n, slog.LevelInfo, "node is in rotation", nil})
 	}
 	if n.primary {
 		r.judgePrimary(n, rd, sent)
 	}
 	for _, m := range r.nodes {
 		if m == n || n.primary {
-			changes = r.judge(m, changes)
+			r.judge(m)
+			changes = r.tell(m, changes)
 		}
 	}
 	if n.health.in && (n.misfit == fits || !n.primary) {
@@ -59,24 +59,16 @@ func (r *Resolver) judgePrimary(n *node, rd reading, sent int64) {
 }
 
 // judge says whether n fits into the cluster and how fresh it is.
-func (r *Resolver) judge(n *node, changes []change) []change {
+func (r *Resolver) judge(n *node) {
 	if !n.answered {
-		return changes
+		return
 	}
-	m := r.misfitOf(n)
-	if m != n.misfit {
-		n.misfit = m
-		if m == fits {
-			changes = append(changes, change{n, slog.LevelInfo, "node fits again", nil})
-		} else {
-			changes = append(changes, change{n, slog.LevelWarn, "node is not used", []any{"why", m.String()}})
-		}
-	}
+	n.misfit = r.misfitOf(n)
 	if n.primary || !n.last.placed {
-		return changes
+		return
 	}
 	fresh, ok := r.line.replayed(n.last.lsn)
-	if !ok || m != fits {
+	if !ok || n.misfit != fits {
 		fresh = 0
 	}
 	// A restarted standby can have replayed less than before: the position goes
@@ -86,6 +78,21 @@ func (r *Resolver) judge(n *node, changes []change) []change {
 	}
 	n.replayed.Store(n.last.lsn)
 	n.fresh.Store(fresh)
+}
+
+// tell adds what n has become, if that is not what was said of it last.
+func (r *Resolver) tell(n *node, changes []change) []change {
+	switch {
+	case !n.health.in, n.told && n.toldMisfit == n.misfit:
+		return changes
+	case n.misfit != fits:
+		changes = append(changes, change{n, slog.LevelWarn, "node is not used", []any{"why", n.misfitText()}})
+	case !n.primary && n.last.placed && !r.primary.answered:
+		return changes // whether it belongs to the primary is not known yet
+	default:
+		changes = append(changes, change{n, slog.LevelInfo, "node is in rotation", nil})
+	}
+	n.told, n.toldMisfit = true, n.misfit
 	return changes
 }
 
@@ -127,12 +134,15 @@ func (r *Resolver) suspect(n *node, f failure, err error, probe bool) {
 	first := probe && !n.answered
 	if probe {
 		n.answered = true
-		n.lastErr = err.Error()
+		n.lastErr = textOf(err)
 	}
 	ejected := n.health.bad(f, now)
+	if ejected {
+		n.told = false
+	}
 	if ejected || first {
-		n.lastErr = err.Error()
-		changes = append(changes, change{n, slog.LevelWarn, "node is out of rotation", []any{"why", f.String(), "error", n.lastErr}})
+		n.lastErr = textOf(err)
+		changes = append(changes, change{n, slog.LevelWarn, "node is out of rotation", []any{"why", whyOf(f, err), "error", n.lastErr}})
 	}
 	if !n.health.in {
 		n.valid.Store(0)

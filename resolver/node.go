@@ -36,6 +36,10 @@ type node struct {
 	lastHeard int64 // when last had come in
 	misfit    misfit
 	lastErr   string
+
+	// What the log has said of the node since it answers.
+	told       bool
+	toldMisfit misfit
 }
 
 // misfit says why a healthy node is not used all the same.
@@ -52,6 +56,17 @@ const (
 var misfitNames = [...]string{"", "wrong role", "other system identifier", "other database", "other timeline"}
 
 func (m misfit) String() string { return misfitNames[m] }
+
+// misfitText is n.misfit for the log.
+func (n *node) misfitText() string {
+	switch {
+	case n.misfit != wrongRole:
+		return n.misfit.String()
+	case n.primary:
+		return "is a standby, not a primary"
+	}
+	return "is a primary, not a standby"
+}
 
 // identity is what a server tells of itself when the probe connects.
 type identity struct {

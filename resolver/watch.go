@@ -28,7 +28,7 @@ type watcher interface {
 // The questions. All of them may be asked by anybody, but for pg_control_*,
 // which some managed services withhold: then system and timeline stay untold.
 const (
-	identifyUnits  = `SELECT pg_size_bytes(current_setting('wal_segment_size')), current_setting('wal_block_size')::bigint,
+	identifyUnits = `SELECT pg_size_bytes(current_setting('wal_segment_size')), current_setting('wal_block_size')::bigint,
 		(SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = current_database())`
 	identifySystem = `SELECT system_identifier FROM pg_control_system()`
 
