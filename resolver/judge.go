@@ -191,7 +191,7 @@ func (r *Resolver) log(changes []change) {
 // staleness of n at now, false when it is not known. The caller holds r.mu.
 func (r *Resolver) staleness(n *node, now int64) (time.Duration, bool) {
 	if n.primary {
-		return 0, n.last.placed
+		return 0, true
 	}
 	fresh := n.fresh.Load()
 	if fresh == 0 {

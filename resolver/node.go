@@ -21,6 +21,7 @@ type node struct {
 	idle   int                       // the most that may be idle; 0: not set by us
 	kick   chan struct{}             // asks for a probe at once
 
+	watched atomic.Bool // it is probed
 	// usable: in rotation and of the right role and history.
 	usable      atomic.Bool
 	decisions   [numReasons]atomic.Uint64

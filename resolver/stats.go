@@ -9,6 +9,10 @@ type NodeStatus struct {
 	Weight  int
 	Primary bool // the one that gorm.Open connected to
 
+	// Watched: the node is probed. The primary is not as long as there are no
+	// replicas and nobody asks for its WAL position, nor where its pool is no
+	// *sql.DB: then nothing is known against it, and it counts as Up.
+	Watched bool
 	// Up: in rotation, and of the right role and history. Misfit says why a
 	// node that answers is not used: "wrong role", "other system identifier",
 	// "other database" (of the same servers), "other timeline".
@@ -16,10 +20,11 @@ type NodeStatus struct {
 	Misfit string
 	// LastError is of the probe or statement that put the node out of rotation.
 	LastError string
-	// Staleness is how far the node may be behind the primary; -1 while that is
-	// not known.
+	// Staleness is how far the node may be behind the primary, so 0 for that;
+	// -1 while it is not known.
 	Staleness time.Duration
-	// LSN is the WAL position inserted on the primary, replayed on a replica.
+	// LSN is the WAL position inserted on the primary, replayed on a replica; 0
+	// while it is not known.
 	LSN      uint64
 	InFlight int
 	// Latency is the moving average of reads there.
@@ -77,7 +82,7 @@ func (r *Resolver) Nodes() []NodeStatus {
 func (r *Resolver) statusOf(n *node, now int64) NodeStatus {
 	s := NodeStatus{
 		Name: n.name, Zone: n.zone, Weight: n.weight, Primary: n.primary,
-		Up: n.usable.Load(), Misfit: n.misfit.String(), LastError: n.lastErr, Staleness: -1, LSN: n.last.lsn,
+		Watched: n.watched.Load(), Up: n.usable.Load() || n.primary && !n.watched.Load(), Misfit: n.misfit.String(), LastError: n.lastErr, Staleness: -1, LSN: n.last.lsn,
 		InFlight: int(n.inFlight.Load()), Latency: time.Duration(n.latency.Load()),
 		Ejections: n.health.ejections, Probes: n.probes.Load(), ProbeErrors: n.probeErrors.Load(), ConnectionErrors: n.connErrors.Load(),
 		Decisions: map[string]uint64{},

@@ -1,0 +1,42 @@
+package resolver
+
+import (
+	"testing"
+	"time"
+
+	"github.com/gorminfra/infra/internal/hook"
+	"github.com/gorminfra/infra/internal/testbed"
+)
+
+func TestPrimaryThatNobodyProbesIsNotDown(t *testing.T) {
+	t.Parallel()
+	c := testbed.SharedCluster(t)
+	db, r := open(t, c.Primary().DSN(""), Config{Pool: Pool{Min: -1}, Probe: Probe{Interval: 5 * time.Second, Timeout: 10 * time.Second}, Logger: quiet()})
+	primary := func() NodeStatus {
+		t.Helper()
+		if n := r.Nodes(); len(n) == 1 {
+			return n[0]
+		}
+		t.Fatalf("%+v", r.Nodes())
+		return NodeStatus{}
+	}
+	if n := primary(); n.Watched || !n.Up || n.Staleness != 0 || n.Probes != 0 || n.LSN != 0 {
+		t.Errorf("without replicas: %+v", n)
+	}
+	// Somebody needs its WAL position: from now on it is probed.
+	h, err := hook.Attach(db)
+	must(t, err)
+	_, err = h.Positioner().PositionAfter(deadline(t), time.Now())
+	must(t, err)
+	if n := primary(); !n.Watched || !n.Up || n.Staleness != 0 || n.Probes == 0 || n.LSN == 0 {
+		t.Errorf("once it was asked for a position: %+v", n)
+	}
+
+	_, r = open(t, c.Primary().DSN(""), Config{Replicas: DSNs("postgres://127.0.0.1:1/none?sslmode=disable"), Probe: patient, Pool: Pool{Min: -1}, Logger: quiet()})
+	must(t, r.Ready(deadline(t)))
+	for _, n := range r.Nodes() {
+		if !n.Watched || n.Up != n.Primary {
+			t.Errorf("with a replica: %+v", n)
+		}
+	}
+}
