@@ -15,6 +15,9 @@ const (
 
 // applyPool puts the configured bounds on a node's pool.
 func (r *Resolver) applyPool(n *node, db *sql.DB) {
+	if len(r.cfg.Replicas) == 0 && r.cfg.Pool == (Pool{}) {
+		return // nobody spoke of pools
+	}
 	limit := 0
 	if n.primary {
 		limit = db.Stats().MaxOpenConnections
