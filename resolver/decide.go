@@ -13,7 +13,8 @@ const (
 	reasonHandle                    // the node that the handle was given
 	reasonWrite                     // writes
 	reasonPrimaryOnly               // changes nothing, but cannot run on a standby
-	reasonAsked                     // Primary(ctx), Critical, dbresolver.Write, a fill that needs it
+	reasonAsked                     // Primary(ctx), Critical, dbresolver.Write
+	reasonCacheFill                 // a cache's fill that no replica is known to be fresh enough for
 	reasonTightBound                // a bound too tight to judge
 	reasonTransaction               // a transaction that is not read-only
 	reasonOwnWrite                  // no replica has the session's own write yet
@@ -26,7 +27,7 @@ const (
 )
 
 var reasonNames = [numReasons]string{
-	"replica", "preload", "named", "handle", "write", "needs_primary", "asked", "tight_bound", "transaction",
+	"replica", "preload", "named", "handle", "write", "needs_primary", "asked", "cache_fill", "tight_bound", "transaction",
 	"own_write", "lag", "position", "down", "no_replica", "retry",
 }
 
@@ -42,6 +43,7 @@ type question struct {
 	bound  time.Duration
 	strict bool // the bound is the caller's own and is not frozen
 	minLSN uint64
+	fill   bool // minLSN is what the fill of a cache needs
 
 	// favourite is the node to use, if it is fit, for the reason favour. If it is
 	// not, insist sends the statement to the primary and not to another replica.
@@ -114,6 +116,9 @@ func (r *Resolver) reference(now int64, strict bool) int64 {
 func (q *question) reasonOf(f flaw, oldest int64) reason {
 	switch f {
 	case flawLSN:
+		if q.fill {
+			return reasonCacheFill
+		}
 		return reasonPosition
 	case flawStale:
 		if q.wrote > oldest {

@@ -114,7 +114,7 @@ func (r *Resolver) refuse(ctx context.Context, n *node, why reason) error {
 		return fmt.Errorf("%w: what gorm.Open connected to is in recovery", ErrNoPrimary)
 	}
 	switch why {
-	case reasonOwnWrite, reasonLag, reasonPosition, reasonDown:
+	case reasonOwnWrite, reasonLag, reasonPosition, reasonCacheFill, reasonDown:
 		if optionsOf(ctx).priority == Background && r.primaryBusy() {
 			return fmt.Errorf("%w (%s)", ErrBusy, why)
 		}
@@ -135,7 +135,7 @@ func (r *Resolver) primaryBusy() bool {
 // questionOf reads a statement outside transactions.
 func (r *Resolver) questionOf(ctx context.Context, rec *hook.Record) (question, error) {
 	hint, o := rec.Hint(), optionsOf(ctx)
-	q := question{minLSN: rec.MinLSN}
+	q := question{minLSN: rec.MinLSN, fill: rec.MinLSN > 0}
 	if err := r.named(&q, hint); err != nil {
 		return q, err
 	}
@@ -145,12 +145,15 @@ func (r *Resolver) questionOf(ctx context.Context, rec *hook.Record) (question, 
 		if rec.Access == hook.NeedsPrimary {
 			q.why = reasonPrimaryOnly
 		}
-	case hint.Write, rec.NeedPrimary:
+	case hint.Write:
 		q.toPrimary, q.why = true, reasonAsked
 	default:
 		r.ask(&q, o, hint, rec.Scope)
 		if p := rec.Parent; p != nil && p.Node != nil && q.favourite == nil {
 			q.favourite, q.favour = r.nodeOf(p.Node), reasonPreload
+		}
+		if rec.NeedPrimary && !q.toPrimary {
+			q.toPrimary, q.why = true, reasonCacheFill
 		}
 	}
 	return q, nil

@@ -1,6 +1,10 @@
 package resolver
 
-import "github.com/gorminfra/infra/internal/hook"
+import (
+	"strings"
+
+	"github.com/gorminfra/infra/internal/hook"
+)
 
 // The numbers, each with the label node.
 var (
@@ -13,7 +17,8 @@ var (
 	metricProbeErrors = counter("node_probe_errors_total", "Probes of the node that got no answer.")
 	metricConnErrors  = counter("node_connection_errors_total", "Attempts of statements that failed by the connection.")
 	metricDecisions   = &hook.Metric{
-		Name: "routing_decisions_total", Help: "Statements and transactions sent to the node, by the reason of the choice.",
+		Name:    "routing_decisions_total",
+		Help:    "Statements and transactions sent to the node, by the reason of the choice: " + strings.Join(reasonNames[:], ", ") + ".",
 		Counter: true, Labels: []string{"node", "reason"},
 	}
 	metricPoolMax    = gauge("pool_max_connections", "Most connections that the node's pool opens; 0: no bound.")

@@ -258,12 +258,19 @@ func TestMinLSNAndNeedPrimaryAreKept(t *testing.T) {
 	if at() {
 		t.Error("a replica was used that is below the position")
 	}
-	if g.node("primary").Decisions["position"] == 0 {
-		t.Errorf("%v", g.node("primary").Decisions)
+	if d := g.node("primary").Decisions; d["cache_fill"] != 1 || d["position"] != 0 {
+		t.Errorf("%v", d)
 	}
 	want.lsn, want.primary = 0, true
 	if at() {
 		t.Error("a fill that needs the primary was read from a replica")
+	}
+	if d := g.node("primary").Decisions; d["cache_fill"] != 2 || d["asked"] != 0 { // nobody asked
+		t.Errorf("%v", d)
+	}
+	recovering(t, g.db.WithContext(Primary(inScope(deadline(t), "fill"))))
+	if d := g.node("primary").Decisions; d["cache_fill"] != 2 || d["asked"] != 1 { // somebody did
+		t.Errorf("%v", d)
 	}
 }
 

@@ -35,6 +35,30 @@ type NodeStatus struct {
 	ProbeErrors      uint64
 	ConnectionErrors uint64 // attempts of statements that the connection failed
 	// Decisions counts the statements and transactions sent here, by reason.
+	//
+	// Wherever it is:
+	//   - replica: a read on a replica that is fit
+	//   - preload: a Preload, on the node of the statement that it belongs to
+	//   - named: dbresolver.Use
+	//   - handle: the node that a [Conn] keeps to
+	//   - retry: the second attempt of a read, or of beginning a read-only
+	//     transaction, that failed elsewhere
+	//
+	// On the primary, because of the statement:
+	//   - write: it changes rows or schema, or may do so
+	//   - needs_primary: it changes nothing, but a standby cannot run it
+	//   - transaction: it is not read-only, or serializable
+	//   - asked: [Primary], [Critical], dbresolver.Write, a [Conn] for writes
+	//   - cache_fill: what it reads is to be cached, and no replica is known to
+	//     have what was written last
+	//   - tight_bound: its bound is below two probe intervals
+	//
+	// On the primary, for want of a replica:
+	//   - own_write: none has yet what the caller itself wrote
+	//   - lag: all are further behind than the bound allows
+	//   - position: none has replayed the WAL position that was asked for
+	//   - down: none is in rotation
+	//   - no_replica: none is configured
 	Decisions map[string]uint64
 
 	Pool PoolStatus

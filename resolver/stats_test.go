@@ -1,6 +1,9 @@
 package resolver
 
 import (
+	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,6 +40,25 @@ func TestPrimaryThatNobodyProbesIsNotDown(t *testing.T) {
 	for _, n := range r.Nodes() {
 		if !n.Watched || n.Up != n.Primary {
 			t.Errorf("with a replica: %+v", n)
+		}
+	}
+}
+
+func TestEachReasonIsDocumented(t *testing.T) {
+	t.Parallel()
+	src, err := os.ReadFile("stats.go")
+	must(t, err)
+	help := strings.Split(strings.TrimSuffix(metricDecisions.Help[strings.Index(metricDecisions.Help, ": ")+2:], "."), ", ")
+	for why := range numReasons {
+		name := reason(why).String()
+		if name == "" {
+			t.Errorf("reason %d has no name", why)
+		}
+		if n := strings.Count(string(src), "\t//   - "+name+": "); n != 1 {
+			t.Errorf("%s: documented %d times at NodeStatus.Decisions", name, n)
+		}
+		if !slices.Contains(help, name) {
+			t.Errorf("%s is missing in %q", name, metricDecisions.Help)
 		}
 	}
 }
