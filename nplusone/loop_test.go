@@ -165,7 +165,7 @@ func TestWhatALoopIs(t *testing.T) {
 		}, nil},
 		{"inserts of several rows that mostly are there", func(db *gorm.DB) {
 			for i := range 7 { // the database tells of one row
-				db.Clauses(clause.OnConflict{DoNothing: true}).Create(&[]Badge{{ID: 7000, Name: "there"}, {ID: 7001 + uint(i), Name: "new"}})
+				db.Clauses(clause.OnConflict{DoNothing: true}).Create(&[]Tag{{Name: "there"}, {Name: fmt.Sprint("new ", i)}})
 			}
 		}, nil},
 		{"rows that could be the parents, loaded after the loop", func(db *gorm.DB) {
