@@ -50,7 +50,7 @@ func TestEachReasonIsDocumented(t *testing.T) {
 	must(t, err)
 	help := strings.Split(strings.TrimSuffix(metricDecisions.Help[strings.Index(metricDecisions.Help, ": ")+2:], "."), ", ")
 	for why := range numReasons {
-		name := reason(why).String()
+		name := why.String()
 		if name == "" {
 			t.Errorf("reason %d has no name", why)
 		}
