@@ -17,7 +17,7 @@ import (
 const (
 	HeaderQueryCount = "X-Query-Count"      // statements of the request
 	HeaderNPlusOne   = "X-Query-N-Plus-One" // findings of the request
-	HeaderCache      = "X-Cache"            // "hit", "miss" or "hit=2, miss=1"
+	HeaderCache      = "X-Cache"            // "hit", "miss" or "hit=2, miss=1"; absent when no statement was to be cached
 	HeaderPool       = "X-DB-Pool"          // "primary=1, r1=3": statements by node
 )
 
@@ -127,8 +127,8 @@ func (p *Plugin) debugHeaders(h http.Header, s *scope.Scope) {
 	t := totalsSlot.Get(s).snapshot()
 	h.Set(HeaderQueryCount, strconv.Itoa(t.Statements))
 	h.Set(HeaderNPlusOne, strconv.Itoa(p.nplusone.Count(s)))
-	hits, misses := t.CacheHits(), t.Statements-t.CacheHits()-t.Refused
-	switch {
+	switch hits, misses := t.CacheHits(), t.CacheMisses; {
+	case hits == 0 && misses == 0: // the cache was not asked
 	case hits == 0:
 		h.Set(HeaderCache, "miss")
 	case misses == 0:
@@ -139,5 +139,5 @@ func (p *Plugin) debugHeaders(h http.Header, s *scope.Scope) {
 	if pools := t.pools(); pools != "" {
 		h.Set(HeaderPool, pools)
 	}
-	h.Add("Server-Timing", fmt.Sprintf("db;dur=%.3f", float64(t.DatabaseTime)/float64(time.Millisecond)))
+	h.Add("Server-Timing", fmt.Sprintf("db;dur=%.3f", float64(t.StatementTime)/float64(time.Millisecond)))
 }

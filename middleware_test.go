@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gorminfra/infra"
+	"github.com/gorminfra/infra/cachehook"
 	"github.com/gorminfra/infra/internal/testbed"
 	"github.com/gorminfra/infra/limithook"
 	"github.com/gorminfra/infra/slowlog"
@@ -127,16 +128,22 @@ func TestDebugHeadersOnlyInDevelopment(t *testing.T) {
 	s := newShop(t, testbed.SharedCluster(t))
 	for _, development := range []bool{true, false} {
 		db := s.open(t)
-		p := use(t, db, infra.Config{Development: development, Logger: slog.New(slog.DiscardHandler)})
+		p := use(t, db, infra.Config{
+			Development: development, Logger: slog.New(slog.DiscardHandler),
+			Cache: cachehook.Config{Tables: map[string]cachehook.Rule{"products": {}}},
+		})
 		url := serve(t, p.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			var orders []Order
 			check(t, db.WithContext(r.Context()).Find(&orders).Error)
 			for i := range orders {
 				check(t, db.WithContext(r.Context()).First(&orders[i].Customer, orders[i].CustomerID).Error)
 			}
+			for range 2 {
+				check(t, db.WithContext(r.Context()).First(&Product{}, 1).Error)
+			}
 		})))
 		resp, _ := get(t, url, "")
-		want := map[string]string{infra.HeaderQueryCount: "21", infra.HeaderNPlusOne: "1", infra.HeaderCache: "miss", infra.HeaderPool: "primary=21"}
+		want := map[string]string{infra.HeaderQueryCount: "23", infra.HeaderNPlusOne: "1", infra.HeaderCache: "hit=1, miss=1", infra.HeaderPool: "primary=22"}
 		for name, value := range want {
 			if !development {
 				value = ""

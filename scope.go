@@ -26,12 +26,15 @@ type Report struct {
 	// Statements is the number of statements, those answered from a cache and
 	// those refused by a limit included.
 	Statements int
-	// DatabaseTime is the sum of their own times; of statements that ran at the
-	// same time it can exceed Duration.
-	DatabaseTime time.Duration
+	// StatementTime is the sum of their own times, without what they waited for
+	// limits, for Redis and for each other; of statements that ran at the same
+	// time it can exceed Duration.
+	StatementTime time.Duration
 	// L1Hits, L2Hits and Shared were answered from memory, from Redis, and by
 	// the same query of somebody else that was under way.
 	L1Hits, L2Hits, Shared int
+	// CacheMisses are the statements that the cache was asked for in vain.
+	CacheMisses int
 	// Refused by a limit.
 	Refused int
 	// Errors is the number of statements that failed otherwise. Not finding a

@@ -49,7 +49,10 @@ const maxNodes = 32
 
 func (r *Report) add(s *hook.Record) {
 	r.Statements++
-	r.DatabaseTime += s.Duration
+	r.StatementTime += s.Duration - s.Waited
+	if s.Lookup == hook.Miss {
+		r.CacheMisses++
+	}
 	switch s.Outcome {
 	case hook.L1:
 		r.L1Hits++

@@ -59,6 +59,7 @@ type Cache struct {
 	markTTL time.Duration
 	varies  atomic.Bool // sessions have search paths of their own
 	counts  counters
+	alone   sync.Once // the log has said that there is no Redis
 
 	every, schema *cell // the tags that every query depends on
 
@@ -74,8 +75,11 @@ type Cache struct {
 	closed atomic.Bool
 	once   sync.Once
 	ended  chan struct{}
-	mu     sync.Mutex // guards used, and Close against Initialize
+	mu     sync.Mutex // guards the rest but for rulesChecked, and Close against Initialize
 	used   bool
+
+	rulesChecked atomic.Bool
+	warnedOf     []string // tables that the database does not have
 }
 
 // New makes a cache. It starts nothing and cannot fail: faults of the
@@ -83,6 +87,7 @@ type Cache struct {
 func New(cfg Config) *Cache {
 	c := &Cache{fault: cfg.Validate(), now: newClock(), warm: make(chan struct{}), ended: make(chan struct{}), salt: mint().String()}
 	c.cfg = cfg.withDefaults()
+	c.cfg.Logger = c.cfg.Logger.With("db", c.cfg.Name)
 	c.cfg.Tables, c.cfg.Affects = foldRules(cfg.Tables), foldEdges(cfg.Affects)
 	c.markTTL = markTTL
 	c.life, c.end = context.WithCancel(context.Background())
@@ -106,9 +111,12 @@ func (c *Cache) connect() {
 	prefix := "infra:" + c.cfg.Name + ":cache:"
 	r := &redisStore{
 		client: c.cfg.Redis, guard: c.guard, prefix: prefix, markTTL: c.markTTL,
-		tagTTL: max(24*time.Hour, 4*c.cfg.L1.TTL, 4*c.cfg.L2.TTL),
+		tagTTL: max(24*time.Hour, 4*c.cfg.longestTTL()), // an entry that outlives its tag is a miss
 	}
 	c.store = r
+	if single, ok := c.cfg.Redis.(*redis.Client); ok {
+		c.guard.dial = dialOnce(single.Options())
+	}
 	if _, cluster := c.cfg.Redis.(*redis.ClusterClient); cluster {
 		// A message reaches the nodes of a Cluster in no order with a ping.
 		c.cfg.Lease = RevalidateAlways

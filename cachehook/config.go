@@ -23,7 +23,7 @@ type Config struct {
 	Name string
 	// Redis shares results and invalidations between instances. Nil: results are
 	// in this process's memory alone, and several instances do not hear of each
-	// other's writes: each may serve what is up to L1.TTL old. The caller owns
+	// other's writes: each may serve what is as old as its TTL. The caller owns
 	// and closes it. A [redis.Ring] is refused: it brings old values back.
 	Redis redis.UniversalClient
 
@@ -65,8 +65,6 @@ type Config struct {
 
 	// Logger receives what an operator should know. Default [slog.Default].
 	Logger *slog.Logger
-	// Development has no effect on this part yet.
-	Development bool
 	// Disabled caches nothing and invalidates nothing. All instances that share
 	// a database have to agree.
 	Disabled bool
@@ -78,20 +76,25 @@ type L1 struct {
 	MaxEntries int
 	// MaxBytes is the most memory held, estimated. Default 10 MiB.
 	MaxBytes int64
-	// TTL is the longest that a result is served from memory. Default 1 minute.
+	// TTL is the longest that a result is served from memory, where neither the
+	// rule of a table nor a [TTL] clause says otherwise. Default 1 minute.
 	TTL time.Duration
 }
 
 // L2 bounds the second level, in Redis.
 type L2 struct {
-	// TTL is the longest that a result is kept in Redis. Default 5 minutes.
+	// TTL is the longest that a result is kept in Redis, where neither the rule
+	// of a table nor a [TTL] clause says otherwise. Default 5 minutes.
 	TTL time.Duration
 }
 
 // Rule makes the queries of a table cached.
 type Rule struct {
-	// TTL is the longest that a result is served, from either level. Zero: as
-	// long as the levels allow. A query of several tables gets the shortest.
+	// TTL is the longest that a result is served, from either level and in the
+	// place of L1.TTL and L2.TTL, be it shorter or longer: without a write of
+	// its tables a result with a TTL of an hour is served for up to an hour.
+	// Zero: as long as the levels say. A query of several tables gets the
+	// shortest that a rule names.
 	TTL time.Duration
 }
 
@@ -103,8 +106,8 @@ type FailurePolicy uint8
 
 const (
 	// CommitAndQuarantine lets the write go on. This process serves nothing of
-	// the tables until Redis has been told; others may be stale for at most
-	// L2.TTL.
+	// the tables until Redis has been told; others may be stale for as long as
+	// their results' TTL.
 	CommitAndQuarantine FailurePolicy = iota
 	// FailWrite fails the write before it commits, with [ErrInvalidation].
 	FailWrite
@@ -138,6 +141,18 @@ const (
 	maxTTL  = 30 * 24 * time.Hour
 	markTTL = 5 * time.Second // how long a writer that died keeps its tags from being cached
 )
+
+// longestTTL is the longest of the configuration.
+func (c Config) longestTTL() time.Duration {
+	longest := c.L1.TTL
+	if c.Redis != nil {
+		longest = max(longest, c.L2.TTL)
+	}
+	for _, r := range c.Tables {
+		longest = max(longest, r.TTL)
+	}
+	return longest
+}
 
 func (c Config) withDefaults() Config {
 	c.Name = cmp.Or(c.Name, "default")
@@ -183,7 +198,7 @@ func (c Config) Validate() error {
 	}
 	for name, r := range c.Tables {
 		if name == "" || strings.ContainsAny(name, `."`) {
-			bad("Tables", fmt.Sprintf("%q", name), "must be a table's name without its schema and quotes")
+			errs = append(errs, fmt.Errorf("cachehook: Tables[%q]: the key must be a table's name without its schema and quotes", name))
 		}
 		if r.TTL != 0 {
 			ttl(fmt.Sprintf("Tables[%q].TTL", name), r.TTL)

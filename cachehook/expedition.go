@@ -62,14 +62,15 @@ func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, 
 	}
 	switch {
 	case f.verdict == landed && f.fromL2:
+		r.Waited += x.fork.Waited
 		return c.hit(ctx, r, f.entry, inRedis)
 	case f.verdict == landed && x.fork.Node == nil:
 		return c.hit(ctx, r, f.entry, inMemory)
 	case f.panicked != nil:
 		panic(f.panicked)
 	}
-	c.counts.misses.Add(1)
-	r.Node, r.Reason, r.Retries, r.Outcome = x.fork.Node, x.fork.Reason, x.fork.Retries, x.fork.Outcome
+	c.missed(r)
+	r.Take(x.fork)
 	switch tail := x.leave(); {
 	case tail != nil:
 		return c.hub.Load().Replay().Rows(ctx, tail)
@@ -96,7 +97,9 @@ func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, clo
 			x.cancel()
 		}
 	}()
-	if e, at := c.again(q, s.stamps, s.asked); e != nil {
+	e, at, waited := c.again(q, s.stamps, s.asked)
+	x.fork.Waited += waited
+	if e != nil {
 		done = true
 		if _, ok := e.value.(*rowset); !ok {
 			return landing{}, nil

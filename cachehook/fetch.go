@@ -74,7 +74,7 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 }
 
 func fetchWork[T any](ctx context.Context, c *Cache, q *query, s standing, form form, load func(context.Context) (T, error)) (landing, func()) {
-	if e, _ := c.again(q, s.stamps, s.asked); e != nil {
+	if e, _, _ := c.again(q, s.stamps, s.asked); e != nil {
 		return landing{verdict: landed, entry: e}, nil
 	}
 	began := c.now()

@@ -186,3 +186,23 @@ func TestC14LateWaiterDoesNotJoinAnOldFlight(t *testing.T) {
 	release()
 	equal(t, "the old flight", <-old, 10)
 }
+
+func TestC14CallerOfALostFlightIsChargedOnce(t *testing.T) {
+	t.Parallel()
+	db := open(t, database(t), Config{})
+	db.price(t, 2) // the catalogue has been read
+	before := db.seen.queries.Load()
+	var once sync.Once
+	lost := false
+	f := func(*hook.Record) {
+		once.Do(func() { lost = true })
+		if lost {
+			lost = false
+			runtime.Goexit()
+		}
+	}
+	db.seen.done.Store(&f)
+	equal(t, "price", db.price(t, 1), 10)
+	equal(t, "charges", db.seen.queries.Load()-before, 1)
+	equal(t, "misses", db.seen.looked(hook.Miss), 2)
+}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 var (
@@ -31,11 +33,13 @@ const (
 type guard struct {
 	budget time.Duration
 	logger *slog.Logger
+	dial   func(context.Context) error // nil: there is no one server to dial
 	slots  chan struct{}
 
 	errors   atomic.Uint64
 	failures atomic.Int32
-	openTill atomic.Int64 // UnixNano of the next trial; 0: closed
+	last     atomic.Pointer[error] // of Redis itself, since its last success
+	openTill atomic.Int64          // UnixNano of the next trial; 0: closed
 	pause    atomic.Int64
 
 	mu      sync.Mutex // guards stopped, and Add of running against Wait
@@ -64,7 +68,7 @@ func (g *guard) admit() bool {
 // of ctx is no failure of Redis.
 func (g *guard) do(ctx context.Context, f func(context.Context) error) error {
 	if !g.admit() {
-		return errDown
+		return g.because(errDown)
 	}
 	timer := time.NewTimer(g.budget)
 	defer timer.Stop()
@@ -86,7 +90,11 @@ func (g *guard) do(ctx context.Context, f func(context.Context) error) error {
 		defer func() { <-g.slots }()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.budget)
 		defer cancel()
-		answer <- f(ctx)
+		err := f(ctx)
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			g.last.Store(&err) // perhaps after its caller has left: it says more than "no answer"
+		}
+		answer <- err
 	}()
 	select {
 	case err := <-answer:
@@ -111,13 +119,43 @@ func (g *guard) failed(err error) {
 	}
 	pause := min(max(2*g.pause.Load(), int64(firstPause)), int64(lastPause))
 	g.pause.Store(pause)
-	if g.openTill.Swap(time.Now().UnixNano()+pause) == 0 {
-		g.logger.Warn("cachehook: Redis does not answer; statements go to the database", "error", err)
+	if g.openTill.Swap(time.Now().UnixNano()+pause) == 0 && g.enter() {
+		go func() {
+			defer g.running.Done()
+			g.report(err)
+		}()
 	}
+}
+
+// report logs that Redis is taken for down. A client that tries to connect again
+// and again outlasts the budget, and what it met meanwhile is never told: so the
+// server is dialled once for the log's sake.
+func (g *guard) report(err error) {
+	if g.dial != nil && (errors.Is(err, errSlow) || errors.Is(err, context.DeadlineExceeded)) {
+		ctx, cancel := context.WithTimeout(context.Background(), g.budget)
+		defer cancel()
+		if met := g.dial(ctx); met != nil {
+			g.last.Store(&met)
+		}
+		err = g.because(err)
+	}
+	g.logger.Warn("cachehook: Redis does not answer; statements go to the database", "error", err)
+}
+
+// because adds what Redis itself, or its connection, said last.
+func (g *guard) because(err error) error {
+	last := g.last.Load()
+	if last == nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, *last)
 }
 
 func (g *guard) succeeded() {
 	g.failures.Store(0)
+	if g.last.Load() != nil {
+		g.last.Store(nil)
+	}
 	if g.openTill.Load() != 0 && g.openTill.Swap(0) != 0 {
 		g.pause.Store(0)
 		g.logger.Info("cachehook: Redis answers again")
@@ -143,3 +181,14 @@ func (g *guard) stop() {
 }
 
 func redisError(op string, err error) error { return fmt.Errorf("cachehook: %s in Redis: %w", op, err) }
+
+// dialOnce connects as the client does, and hangs up.
+func dialOnce(o *redis.Options) func(context.Context) error {
+	return func(ctx context.Context) error {
+		conn, err := o.Dialer(ctx, o.Network, o.Addr)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}
+}

@@ -50,7 +50,7 @@ func (c *Cache) Get(ctx context.Context, key string) ([]byte, bool) {
 	q.cells, q.tags = c.handCells(tags)
 	s := c.find(ctx, &q)
 	if s.entry == nil && s.stamps != nil && !s.asked {
-		s.entry, s.level = c.again(&q, s.stamps, false)
+		s.entry, s.level, _ = c.again(&q, s.stamps, false)
 	}
 	if s.entry == nil {
 		return nil, false
@@ -61,7 +61,7 @@ func (c *Cache) Get(ctx context.Context, key string) ([]byte, bool) {
 }
 
 // Set puts a copy of v under key for at most ttl; zero: as long as the levels
-// allow. It is gone when one of the tags is invalidated, or a table whose
+// say. It is gone when one of the tags is invalidated, or a table whose
 // [Table] tag is among them is written.
 //
 // What v was made of may have changed before Set is called, and Set cannot know:

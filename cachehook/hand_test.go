@@ -213,7 +213,7 @@ func TestValidateReportsEveryFaultAtOnce(t *testing.T) {
 		L1: L1{TTL: -1, MaxBytes: -1}, L2: L2{TTL: 1000 * time.Hour}, Tables: map[string]Rule{"a.b": {TTL: -1}}, Warm: []WarmQuery{{Name: "x"}},
 	}.Validate()
 	for _, field := range []string{"Name is", "Lease is", "Timeout is", "OnRedisFailure is", "MaxResult is", "FlightTimeout is", "L1.TTL is",
-		"L1.MaxBytes is", "L2.TTL is", "Tables is", `Tables["a.b"].TTL is`, "Warm[0].Run is"} {
+		"L1.MaxBytes is", "L2.TTL is", `Tables["a.b"]: the key must`, `Tables["a.b"].TTL is`, "Warm[0].Run is"} {
 		if err == nil || !strings.Contains(err.Error(), "cachehook: "+field) {
 			t.Errorf("no fault of %q in:\n%v", field, err)
 		}

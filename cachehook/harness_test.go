@@ -47,6 +47,9 @@ type instance struct {
 type observer struct {
 	mu       sync.Mutex
 	outcomes map[hook.Outcome]int
+	lookups  [hook.Bypass + 1]int
+	waited   time.Duration // of the last read
+	took     time.Duration
 	queries  atomic.Int64 // that reached the database, flights included
 	charge   atomic.Pointer[func(context.Context, *hook.Record) error]
 	primary  *hook.Node
@@ -94,6 +97,8 @@ func (o *observer) Observe(_ context.Context, r *hook.Record) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.outcomes[r.Outcome]++
+	o.lookups[r.Lookup]++
+	o.waited, o.took = r.Waited, r.Duration
 }
 
 func (o *observer) Charge(ctx context.Context, r *hook.Record) error {
@@ -110,6 +115,19 @@ func (o *observer) count(out hook.Outcome) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.outcomes[out]
+}
+
+func (o *observer) looked(l hook.Lookup) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.lookups[l]
+}
+
+// times are the waiting and the whole of the last read.
+func (o *observer) times() (waited, took time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.waited, o.took
 }
 
 var schemas struct {

@@ -68,13 +68,22 @@ func (c *Cache) Initialize(db *gorm.DB) error {
 
 func (c *Cache) startRedis() {
 	if c.cfg.Redis == nil {
-		c.cfg.Logger.Info("cachehook: no Redis: results are cached in this process; with several instances each may serve what is up to L1.TTL old", "ttl", c.cfg.L1.TTL)
+		if len(c.cfg.Tables) > 0 {
+			c.sayAlone()
+		}
 		return
 	}
 	c.running.Go(func() { c.retryLoop(c.life) })
 	if c.channel != nil {
 		c.running.Go(func() { c.channel.run(c.life) })
 	}
+}
+
+// sayAlone tells what it means to have no Redis, when something is cached.
+func (c *Cache) sayAlone() {
+	c.alone.Do(func() {
+		c.cfg.Logger.Info("cachehook: no Redis: results are cached in this process; with several instances each may serve what is as old as its TTL", "ttl", c.cfg.longestTTL())
+	})
 }
 
 // part is what the hook layer sees of a Cache.
@@ -94,6 +103,7 @@ func (p part) Serves(r *hook.Record) bool {
 	}
 	if _, given := optionOf(r.DB.Statement); !given {
 		if _, ok := p.c.byRule(r.Text); !ok {
+			p.c.checkRules()
 			return false
 		}
 	}
@@ -165,6 +175,7 @@ func (c *Cache) readCatalog(ctx context.Context) (cat *catalog, err error) {
 		return nil, err
 	}
 	cat.schema = s
+	c.warnOfRules(cat)
 	if c.varies.Load() {
 		cat.path = nil
 	}

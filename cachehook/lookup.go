@@ -14,7 +14,7 @@ type query struct {
 	key   []byte
 	cells []*cell
 	tags  []string      // of the cells
-	ttl   time.Duration // 0: as the levels allow
+	ttl   time.Duration // 0: as the levels say
 	kind  byte          // of payload
 }
 
@@ -29,8 +29,9 @@ const (
 
 // standing is what a look-up found.
 type standing struct {
-	entry *entry // fit to be served, or nil
-	level level
+	entry  *entry // fit to be served, or nil
+	level  level
+	waited time.Duration // for Redis
 
 	// Without an entry: stamps to read the database under, or nil when it must
 	// be read without filling anything, and then perhaps on the primary.
@@ -69,10 +70,12 @@ func (c *Cache) find(ctx context.Context, q *query) standing {
 	if q.kind == kindBlob { // the key of a value by hand may not hold its tags
 		name += strings.Join(q.tags, tagSeparator)
 	}
+	began := time.Now()
 	s, ok := c.batches.ask(ctx, name, func() standing { return c.ask(ctx, &own, e) })
 	if !ok {
-		return standing{}
+		s = standing{}
 	}
+	s.waited = time.Since(began)
 	return s
 }
 
@@ -140,6 +143,9 @@ func (c *Cache) fromPayload(q *query, a answer, stamps []stamp) *entry {
 		value, size = p.rows, p.rows.bytes
 	}
 	life := min(a.ttl, c.cfg.L1.TTL)
+	if q.ttl > 0 {
+		life = min(a.ttl, q.ttl)
+	}
 	return newEntry(value, size, q.cells, stamps, c.now()+int64(life))
 }
 
@@ -148,7 +154,8 @@ func (c *Cache) fromPayload(q *query, a answer, stamps []stamp) *entry {
 func (c *Cache) lives(ttl time.Duration) (l1, l2 time.Duration) {
 	l1, l2 = c.cfg.L1.TTL, c.cfg.L2.TTL
 	if ttl > 0 {
-		l1, l2 = min(l1, ttl), min(l2, ttl)
+		ttl = min(ttl, maxTTL)
+		l1, l2 = ttl, ttl
 	}
 	keep := 1 - 0.1*rand.Float64()
 	return time.Duration(float64(l1) * keep), time.Duration(float64(l2) * keep)
@@ -163,6 +170,9 @@ func (c *Cache) fill(q *query, stamps []stamp, value any, size int, began int64,
 		c.memory.put(q.key, e)
 	}
 	c.counts.fills.Add(1)
+	if c.store == nil {
+		c.sayAlone()
+	}
 	if c.store == nil || p == nil {
 		return e, nil
 	}
@@ -178,22 +188,25 @@ func (c *Cache) fill(q *query, stamps []stamp, value any, size int, began int64,
 	}
 }
 
-// again looks once more where a flight that has just landed would have put it.
-func (c *Cache) again(q *query, stamps []stamp, asked bool) (*entry, level) {
+// again looks once more where a flight that has just landed would have put it,
+// and tells how long it waited for Redis.
+func (c *Cache) again(q *query, stamps []stamp, asked bool) (*entry, level, time.Duration) {
 	if e := c.memory.get(q.key); e != nil && c.now() < e.expires && e.carries(stamps) {
-		return e, inMemory
+		return e, inMemory, 0
 	}
 	if c.store == nil || asked {
-		return nil, nowhere
+		return nil, nowhere, 0
 	}
+	began := time.Now()
 	a, err := c.store.fetch(context.Background(), l2Name(q.key))
+	waited := time.Since(began)
 	if err != nil {
-		return nil, nowhere
+		return nil, nowhere, waited
 	}
 	e := c.fromPayload(q, a, stamps)
 	if e == nil {
-		return nil, nowhere
+		return nil, nowhere, waited
 	}
 	c.memory.put(q.key, e)
-	return e, inRedis
+	return e, inRedis, waited
 }

@@ -11,8 +11,8 @@ import (
 	"gorm.io/gorm/clause"
 )
 
-// TTL makes the query cached for at most d, whatever the rules of its tables
-// say; zero: for as long as the levels allow.
+// TTL makes the query cached for at most d, whatever the rules of its tables and
+// the levels say; zero: for as long as the levels say.
 //
 //	db.Clauses(cachehook.TTL(time.Minute)).Find(&products)
 func TTL(d time.Duration) clause.Expression { return option{ttl: &d} }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/gorminfra/infra/internal/sqltext"
 )
@@ -69,34 +68,6 @@ func (c *Cache) withTags(p *plan, own []string) ([]*cell, []string) {
 		cells, tags = append(cells, c.mirror.cell(t, c.pins(t))), append(tags, t)
 	}
 	return cells, tags
-}
-
-// byRule reports whether every table that the text reads has a rule, and the
-// shortest of their times.
-func (c *Cache) byRule(text *sqltext.Statement) (ttl time.Duration, ok bool) {
-	if len(c.cfg.Tables) == 0 {
-		return 0, false
-	}
-	for _, t := range text.Reads {
-		r, ok := c.cfg.Tables[t.Name]
-		if !ok {
-			if r, ok = c.cfg.Tables[strings.ToLower(t.Name)]; !ok {
-				return 0, false
-			}
-		}
-		if r.TTL > 0 && (ttl == 0 || r.TTL < ttl) {
-			ttl = r.TTL
-		}
-	}
-	return ttl, true
-}
-
-func foldRules(rules map[string]Rule) map[string]Rule {
-	folded := make(map[string]Rule, len(rules))
-	for name, r := range rules {
-		folded[strings.ToLower(name)] = r
-	}
-	return folded
 }
 
 func foldEdges(declared map[string][]string) edges {

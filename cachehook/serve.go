@@ -45,7 +45,7 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 			return c.through(ctx, r, reasonTag)
 		}
 	}
-	cat := c.catalog.get(ctx, true)
+	cat := c.catalogFor(ctx, r)
 	if cat == nil {
 		return c.through(ctx, r, reasonCatalog)
 	}
@@ -64,10 +64,12 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 	q.cells, q.tags = c.withTags(p, o.tags)
 
 	s := c.find(ctx, &q)
+	r.Waited += s.waited
 	switch {
 	case s.entry != nil:
 		return c.hit(ctx, r, s.entry, s.level)
 	case s.stamps == nil:
+		r.Lookup = hook.Bypass
 		if s.primary {
 			c.counts.bypass(reasonWriter)
 			r.NeedPrimary = true
@@ -84,7 +86,19 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 
 func (c *Cache) through(ctx context.Context, r *hook.Record, why reason) (*sql.Rows, error) {
 	c.counts.bypass(why)
+	r.Lookup = hook.Bypass
 	return r.Next(ctx)
+}
+
+// catalogFor returns the catalogue, or nil. Reading it is waited for on the
+// statement's time.
+func (c *Cache) catalogFor(ctx context.Context, r *hook.Record) *catalog {
+	if cat := c.catalog.get(ctx, false); cat != nil {
+		return cat
+	}
+	began := time.Now()
+	defer func() { r.Waited += time.Since(began) }()
+	return c.catalog.get(ctx, true)
 }
 
 // hit serves an entry.
@@ -93,7 +107,7 @@ func (c *Cache) hit(ctx context.Context, r *hook.Record, e *entry, at level) (*s
 	if !ok {
 		return c.through(ctx, r, reasonSize)
 	}
-	r.Shown = e.read
+	r.Lookup, r.Shown = hook.Hit, e.read
 	switch at {
 	case inMemory:
 		r.Outcome = hook.L1
@@ -130,17 +144,24 @@ func (c *Cache) fly(ctx context.Context, r *hook.Record, q *query, s standing) (
 		}
 		switch f.verdict {
 		case landed:
-			r.Outcome, r.Shown = hook.Shared, f.entry.read
+			r.Outcome, r.Lookup, r.Shown = hook.Shared, hook.Hit, f.entry.read
 			c.counts.shared.Add(1)
 			return c.replay(ctx, f.entry.value.(*rowset))
 		case failed:
-			r.Outcome = hook.Shared
+			r.Outcome, r.Lookup = hook.Shared, hook.Hit
 			return nil, f.err
 		case refused:
 			continue
 		}
+		c.missed(r)
 		return r.Next(ctx)
 	}
+}
+
+// missed notes that the database has to answer.
+func (c *Cache) missed(r *hook.Record) {
+	c.counts.misses.Add(1)
+	r.Lookup = hook.Miss
 }
 
 func flightName(key []byte, stamps []stamp) string {

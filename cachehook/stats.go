@@ -42,7 +42,7 @@ func (c *counters) hit(at level) {
 type Stats struct {
 	L1Hits, L2Hits uint64 // served from memory, from Redis
 	Shared         uint64 // served by another's query
-	Misses         uint64 // went to the database and filled, or tried to
+	Misses         uint64 // went to the database, and filled or tried to
 	Fills          uint64 // results stored
 	Evictions      uint64 // results dropped from memory to make room
 	Invalidations  uint64 // tags that got a new stamp from this process

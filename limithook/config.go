@@ -54,8 +54,9 @@ type Config struct {
 	// with [ErrCost]. It is called on the caller's goroutine and must not block.
 	// Nil: each costs 1.
 	Cost func(ctx context.Context, st Statement) int
-	// Identity finds whom an HTTP request belongs to; empty: nobody. Nil: the
-	// application calls [WithUser] itself.
+	// Identity finds whom an HTTP request belongs to; empty: nobody. It is asked
+	// by [Limits.Middleware], and by the one of the plugin that contains this
+	// package. Nil: the application calls [WithUser] itself.
 	Identity func(*http.Request) string
 
 	// Lease lets one round trip to Redis pay for several decisions.
@@ -92,6 +93,24 @@ func Per(n int, d time.Duration) Limit { return Limit{n, d} }
 
 // IsZero reports whether there is no limit.
 func (l Limit) IsZero() bool { return l == Limit{} }
+
+// Validate reports every fault of the limit, as one of field: Validate("shop:
+// Requests") speaks of "shop: Requests.Max". The zero limit has none.
+func (l Limit) Validate(field string) error {
+	if l.IsZero() {
+		return nil
+	}
+	var errs []error
+	if l.Max < 1 || int64(l.Max) > maxMax {
+		errs = append(errs, fmt.Errorf("%s.Max is %d: must be from 1 to 2147483648, or the whole limit zero for none", field, l.Max))
+	}
+	if !l.validWindow() {
+		errs = append(errs, fmt.Errorf("%s.Window is %v: must be from 1ms to 8784h", field, l.Window))
+	}
+	return errors.Join(errs...)
+}
+
+func (l Limit) validWindow() bool { return l.Window >= minWindow && l.Window <= maxWindow }
 
 // String returns the limit as "100 per 1m0s".
 func (l Limit) String() string {
@@ -210,20 +229,10 @@ func (c Config) Validate() error {
 	bad := func(field string, value any, rule string) {
 		errs = append(errs, fmt.Errorf("limithook: %s is %v: %s", field, value, rule))
 	}
+	errs = append(errs, c.PerUser.Validate("limithook: PerUser"), c.Global.Validate("limithook: Global"))
 	shortest := time.Duration(math.MaxInt64)
-	for _, l := range []struct {
-		field string
-		Limit
-	}{{"PerUser", c.PerUser}, {"Global", c.Global}} {
-		if l.IsZero() {
-			continue
-		}
-		if l.Max < 1 || int64(l.Max) > maxMax {
-			bad(l.field+".Max", l.Max, "must be from 1 to 2147483648, or the whole limit zero for none")
-		}
-		if l.Window < minWindow || l.Window > maxWindow {
-			bad(l.field+".Window", l.Window, "must be from 1ms to 8784h")
-		} else {
+	for _, l := range []Limit{c.PerUser, c.Global} {
+		if !l.IsZero() && l.validWindow() {
 			shortest = min(shortest, l.Window)
 		}
 	}

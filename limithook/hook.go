@@ -204,7 +204,9 @@ func (l *last) set(d Decision) {
 }
 
 // LastDecision returns the decision on the latest statement of a scope that a
-// limit applied to; ok is false when there was none.
+// limit applied to; ok is false when there was none. It is for the plugin that
+// contains this package, which opens the scopes; those who use the package alone
+// have the [*Error] of a refused statement, and [Limiter.Info].
 func LastDecision(s *scope.Scope) (d Decision, ok bool) {
 	l := lastSlot.Peek(s)
 	if l == nil {

@@ -20,6 +20,22 @@ const (
 	HeaderPolicy     = "RateLimit-Policy"
 )
 
+// Middleware runs next with the user of the request, as Config.Identity names
+// it, so that statements with the request's context are charged to that user
+// (see [WithUser]). It limits no request itself and answers none: a handler
+// tells of a refused statement by [WriteLimited].
+func (p *Limits) Middleware(next http.Handler) http.Handler {
+	if p.cfg.Identity == nil {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if id := p.cfg.Identity(r); id != "" {
+			r = r.WithContext(WithUser(r.Context(), id))
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // SetHeaders tells a client how it stands by the user's limit. How all together
 // stand by the global limit is nobody's business: of a decision on that alone,
 // nothing but the time to retry is told.

@@ -151,6 +151,42 @@ func TestAnOldRefusalTellsWhatIsLeftToWait(t *testing.T) {
 	}
 }
 
+func TestMiddlewareNamesTheUserOfARequest(t *testing.T) {
+	t.Parallel()
+	byHeader := func(r *http.Request) string { return r.Header.Get("X-User") }
+	for name, c := range map[string]struct {
+		identity   func(*http.Request) string
+		header, in string
+		user       string
+		known      bool
+	}{
+		"named":                     {byHeader, "alice", "", "alice", true},
+		"nobody":                    {byHeader, "", "", "", false},
+		"nobody, but named already": {byHeader, "", "bob", "bob", true},
+		"without Identity":          {nil, "alice", "", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ran := false
+			h := New(Config{Identity: c.identity}).Middleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				ran = true
+				if user, known := User(r.Context()); user != c.user || known != c.known {
+					t.Errorf("user %q, known %v; want %q, %v", user, known, c.user, c.known)
+				}
+			}))
+			r := httptest.NewRequest(http.MethodGet, "/", nil)
+			r.Header.Set("X-User", c.header)
+			if c.in != "" {
+				r = r.WithContext(WithUser(r.Context(), c.in))
+			}
+			h.ServeHTTP(httptest.NewRecorder(), r)
+			if !ran {
+				t.Error("the handler did not run")
+			}
+		})
+	}
+}
+
 func TestWriteLimitedAnswersRefusalsOnly(t *testing.T) {
 	t.Parallel()
 	l := testLimiter(t, Config{PerUser: PerMinute(1)}, monotonic)

@@ -36,12 +36,14 @@ var (
 type link struct {
 	timeout time.Duration
 	logger  *slog.Logger
-	probe   func(context.Context) error
+	mode    Mode // what applies while Redis is down, for the log
+	server  server
 	slots   chan struct{}
 
 	failures atomic.Int32 // in a row
 	down     atomic.Bool
 	last     atomic.Pointer[error]
+	dial     atomic.Pointer[error] // why no connection can be made; nil: one can
 
 	calls, errors atomic.Uint64
 
@@ -51,11 +53,18 @@ type link struct {
 	done    chan struct{}
 }
 
-func newLink(timeout time.Duration, logger *slog.Logger, probe func(context.Context) error) *link {
+// server is what a link asks of its own accord.
+type server interface {
+	probe(ctx context.Context) error       // asks a question
+	unreachable(ctx context.Context) error // tells why it cannot be asked, if that is known
+}
+
+func newLink(cfg Config, s server) *link {
 	return &link{
-		timeout: timeout,
-		logger:  logger,
-		probe:   probe,
+		timeout: cfg.Timeout,
+		logger:  cfg.Logger.With("db", cfg.Name),
+		mode:    cfg.OnRedisFailure,
+		server:  s,
 		slots:   make(chan struct{}, maxCalls),
 		done:    make(chan struct{}),
 	}
@@ -135,7 +144,6 @@ func (k *link) failed(err error) {
 	if !k.enter() {
 		return
 	}
-	k.logger.Warn("limithook: Redis does not answer, limits are degraded", "error", err)
 	go k.awaitAnswer()
 }
 
@@ -143,18 +151,41 @@ func (k *link) failed(err error) {
 func (k *link) awaitAnswer() {
 	defer k.running.Done()
 	begun := time.Now()
+	k.look()
+	k.logger.Warn("limithook: Redis does not answer: "+modes[k.mode], "mode", k.mode.String(), "error", k.cause())
 	for pause := firstRecheck; ; pause = min(2*pause, recheck) {
 		select {
 		case <-k.done:
 			return
 		case <-time.After(pause):
 		}
-		if _, err := k.attempt(context.Background(), k.probe); err == nil {
+		if _, err := k.attempt(context.Background(), k.server.probe); err != nil {
+			k.look()
+		} else {
 			k.failures.Store(0)
 			k.down.Store(false)
+			k.dial.Store(nil)
 			k.logger.Info("limithook: Redis answers again", "after", time.Since(begun))
 			return
 		}
+	}
+}
+
+// modes says what happens while Redis does not answer.
+var modes = [...]string{
+	Local:  "until it does, each process counts for itself",
+	Open:   "until it does, everything is admitted",
+	Closed: "until it does, everything is refused",
+}
+
+// look finds out whether a connection can be made at all.
+func (k *link) look() {
+	ctx, cancel := context.WithTimeout(context.Background(), k.timeout)
+	defer cancel()
+	if err := k.server.unreachable(ctx); err != nil {
+		k.dial.Store(&err)
+	} else {
+		k.dial.Store(nil)
 	}
 }
 
@@ -178,11 +209,19 @@ func (k *link) stop() {
 }
 
 // why is the error that is given while Redis is down.
-func (k *link) why() error {
-	if err := k.last.Load(); err != nil {
-		return fmt.Errorf("limithook: ask Redis: %w", *err)
+func (k *link) why() error { return fmt.Errorf("limithook: ask Redis: %w", k.cause()) }
+
+// cause is the last failure. Of one that tells no more than that there was no
+// answer, it is why no connection could be made.
+func (k *link) cause() error {
+	err := errSlow
+	if last := k.last.Load(); last != nil {
+		err = *last
 	}
-	return errSlow
+	if dial := k.dial.Load(); dial != nil && (errors.Is(err, errSlow) || errors.Is(err, context.DeadlineExceeded)) {
+		return fmt.Errorf("%w: %w", errSlow, *dial)
+	}
+	return err
 }
 
 func (k *link) stats(st *Stats) {

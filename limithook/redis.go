@@ -33,6 +33,8 @@ type redisLogs struct {
 	leases    string
 	globalKey [2]string
 	timeout   time.Duration
+
+	dialer func(context.Context) error // connects once; nil: not known how
 }
 
 // redisClient is what is used of redis.UniversalClient.
@@ -63,6 +65,16 @@ func newRedisLogs(client redis.UniversalClient, name string, timeout time.Durati
 		// The same connections with shorter reads: a call that was left
 		// behind does not keep one for the client's own timeout.
 		r.client = c.WithTimeout(timeout)
+	}
+	if c, ok := client.(interface{ Options() *redis.Options }); ok {
+		r.dialer = func(ctx context.Context) error {
+			o := c.Options()
+			conn, err := o.Dialer(ctx, o.Network, o.Addr)
+			if err == nil {
+				_ = conn.Close()
+			}
+			return err
+		}
 	}
 	tag := "{limits:" + name + "}:"
 	r.logs, r.leases = tag+"log:", tag+"lease:"
@@ -124,6 +136,16 @@ func (p *reply) read(fields []any) error {
 // probe asks a question that charges nobody, and needs what a real one needs.
 func (r *redisLogs) probe(ctx context.Context) error {
 	return r.script.Run(ctx, r.client, []string{r.globalKey[0], r.globalKey[1]}, false, 1, 1, 1000, 0, 0).Err()
+}
+
+// unreachable returns why no connection can be made, nil if one can or if it is
+// not known. The client itself tries in the background and for longer than a
+// decision waits, so that of its calls only the lack of an answer is seen.
+func (r *redisLogs) unreachable(ctx context.Context) error {
+	if r.dialer == nil {
+		return nil
+	}
+	return r.dialer(ctx)
 }
 
 func (r *redisLogs) reset(ctx context.Context, key string) error {

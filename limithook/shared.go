@@ -60,7 +60,7 @@ func newShared(cfg Config, clock func() int64) *shared {
 	if s.mode == Local {
 		s.local = newMemory(part(cfg.PerUser, cfg.Instances), part(cfg.Global, cfg.Instances), cfg.MaxKeys, clock)
 	}
-	s.link = newLink(cfg.Timeout, cfg.Logger, s.logs.probe)
+	s.link = newLink(cfg, s.logs)
 	return s
 }
 

@@ -6,11 +6,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"time"
 )
 
 // Config says what is found and who is told. The zero value finds and logs.
 type Config struct {
+	// Name tells the databases of one process apart, in the attribute db of the
+	// log lines. Default "default".
+	Name string
+
 	// Threshold is the number of statements of one shape from one place, in one
 	// scope, that make a finding. Default 5, at least 2.
 	Threshold int
@@ -26,10 +31,12 @@ type Config struct {
 	OnFinding func(Finding)
 
 	// Output receives the text of each finished scope's report that has
-	// findings, for a terminal. Nil: they are logged.
+	// findings, for a terminal; they are not logged then. Default: [os.Stderr]
+	// where Development is set and Logger is not, otherwise none.
 	Output io.Writer
 
-	// Logger receives a warning for each finding. Default [slog.Default].
+	// Logger receives a warning for each finding, unless there is an Output.
+	// Default [slog.Default].
 	Logger *slog.Logger
 
 	// LogEvery is the time in which one finding of one route is logged once.
@@ -52,8 +59,12 @@ func (c Config) Validate() error {
 }
 
 func (c Config) withDefaults() Config {
+	c.Name = cmp.Or(c.Name, "default")
 	c.Threshold = cmp.Or(c.Threshold, defaultThreshold)
 	c.LogEvery = cmp.Or(c.LogEvery, time.Minute)
+	if c.Output == nil && c.Logger == nil && c.Development {
+		c.Output = os.Stderr
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}

@@ -2,6 +2,7 @@ package nplusone
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -23,7 +24,9 @@ func (d *Detector) tell(r Report) {
 		now := time.Now()
 		for i := range r.Findings {
 			if d.notes.due(&r.Findings[i], now, d.cfg.LogEvery) {
-				d.cfg.Logger.LogAttrs(context.Background(), slog.LevelWarn, "nplusone: "+string(r.Findings[i].Kind), r.Findings[i].attrs()...)
+				f := &r.Findings[i]
+				attrs := append([]slog.Attr{slog.String("db", d.cfg.Name)}, f.attrs()...)
+				d.cfg.Logger.LogAttrs(context.Background(), slog.LevelWarn, "nplusone: "+f.sentence(), attrs...)
 			}
 		}
 	}
@@ -32,6 +35,28 @@ func (d *Detector) tell(r Report) {
 			d.cfg.OnFinding(r.Findings[i])
 		}
 	}
+}
+
+// sentence is the finding and its likeliest fix for whoever reads the log.
+func (f *Finding) sentence() string {
+	what := fmt.Sprintf("%d queries in a loop", f.Count)
+	switch f.Kind {
+	case DuplicateQuery:
+		what = fmt.Sprintf("the same query %d times", f.Count)
+	case BatchThis:
+		what = fmt.Sprintf("%d statements, one row at a time", f.Count)
+	}
+	if len(f.Fixes) == 0 {
+		return what
+	}
+	fix := f.Fixes[0]
+	switch {
+	case fix.Code == "":
+		return what + ": " + fix.Note
+	case fix.Relation != "": // "on the query that loads ..."
+		return what + ": " + fix.Code + " " + fix.Note
+	}
+	return what + ": " + fix.Code + ", " + fix.Note
 }
 
 // LogValue implements slog.LogValuer.

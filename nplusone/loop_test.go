@@ -163,6 +163,23 @@ func TestWhatALoopIs(t *testing.T) {
 			}
 			db.CreateInBatches(&badges, 3)
 		}, nil},
+		{"inserts of several rows that mostly are there", func(db *gorm.DB) {
+			for i := range 7 { // the database tells of one row
+				db.Clauses(clause.OnConflict{DoNothing: true}).Create(&[]Tag{{Name: "there"}, {Name: fmt.Sprint("new ", i)}})
+			}
+		}, nil},
+		{"rows that could be the parents, loaded after the loop", func(db *gorm.DB) {
+			for i := range 6 {
+				byID(db, i)
+			}
+			find[Post](db)
+		}, []string{`n_plus_one 6/6 db.Where("id IN ?", keys).Find(&authors)`}},
+		{"rows that are at the other end of the relation", func(db *gorm.DB) {
+			find[Post](db.Limit(1)) // GORM learns that posts have comments, and notes it at both
+			for _, c := range find[Comment](db.Where("post_id <= ?", 6).Order("id").Limit(12)) {
+				db.Where("post_id = ?", c.PostID).Find(&[]Comment{})
+			}
+		}, []string{`n_plus_one 12/6 db.Where("post_id IN ?", keys).Find(&comments)`}},
 		{"updates", func(db *gorm.DB) {
 			for i := range 5 {
 				db.Model(&Post{}).Where("id = ?", i).Update("views", 7)

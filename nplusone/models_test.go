@@ -55,6 +55,12 @@ type Badge struct {
 	Name string
 }
 
+// Tag cannot be inserted twice.
+type Tag struct {
+	ID   uint
+	Name string `gorm:"uniqueIndex"`
+}
+
 type Image struct {
 	ID        uint
 	OwnerID   uint
@@ -151,7 +157,7 @@ func fill(tb testing.TB, db *gorm.DB) {
 			tb.Fatal(tx.Error)
 		}
 	}
-	if err := db.AutoMigrate(&Badge{}, &Author{}, &Profile{}, &Post{}, &Comment{}, &Image{}, &Order{}, &Line{}, &Ticket{}, &Review{}); err != nil {
+	if err := db.AutoMigrate(&Badge{}, &Tag{}, &Author{}, &Profile{}, &Post{}, &Comment{}, &Image{}, &Order{}, &Line{}, &Ticket{}, &Review{}); err != nil {
 		tb.Fatal(err)
 	}
 	var authors []Author

@@ -5,12 +5,16 @@
 // shape from one place in the code that run at least Threshold times are looked
 // at; see [Kind] for what is found. Without a scope nothing is collected.
 //
-//	detector := nplusone.New(nplusone.Config{Development: true, Output: os.Stderr})
+//	detector := nplusone.New(nplusone.Config{Development: true})
 //	err := db.Use(detector)
 //	…
 //	ctx, s := nplusone.Begin(ctx, "GET /posts")
 //	listPosts(db.WithContext(ctx))
-//	s.End() // writes the report where something was found
+//	s.End() // prints the report where something was found
+//
+// [Begin] is for whoever uses this package alone. The plugin that contains it
+// opens scopes of its own and asks the Detector for what they hold, by methods
+// that take them: [Detector.Report], Count, Statements and Finish.
 //
 // In tests:
 //
@@ -58,6 +62,8 @@ func New(cfg Config) *Detector {
 }
 
 // Report tells what s holds so far, or in the end. A nil s gives a zero Report.
+// It is for the plugin that contains this package, whose scopes these are; those
+// who use the package alone have [Scope.Report].
 func (d *Detector) Report(s *scope.Scope) Report {
 	return d.report(s, d.cfg.Threshold)
 }
@@ -70,7 +76,9 @@ func (d *Detector) report(s *scope.Scope, threshold int) Report {
 }
 
 // Count returns the number of findings of s so far. It resolves no symbol and
-// names no fix, so it is cheap enough for a header of each response.
+// names no fix, so it is cheap enough for a header of each response. It is for the
+// plugin that contains this package; those who use the package alone have
+// [Scope.Report], whose Findings can be counted.
 func (d *Detector) Count(s *scope.Scope) int {
 	if t := d.peek(s); t != nil {
 		return t.findings(d.cfg.Threshold)
@@ -79,7 +87,9 @@ func (d *Detector) Count(s *scope.Scope) int {
 }
 
 // Statements returns the number of statements of s so far: those that were sent
-// and those answered from a cache, without the refused ones.
+// and those answered from a cache, without the refused ones. It is for the plugin
+// that contains this package; those who use the package alone have the Statements
+// of [Scope.Report].
 func (d *Detector) Statements(s *scope.Scope) int {
 	if t := d.peek(s); t != nil {
 		return t.seenStatements()
@@ -88,9 +98,10 @@ func (d *Detector) Statements(s *scope.Scope) int {
 }
 
 // Finish makes the report of s when its work is done, and tells of its findings
-// once: counters, Config.OnFinding, the log, Config.Output. It is called by
-// whoever opened the scope, before or after scope.End; a further call only
-// returns the report.
+// once: counters, Config.Output or else the log, Config.OnFinding. A further call
+// only returns the report. It is for the plugin that contains this package, which
+// opened the scope and calls it before or after the scope's end; for those who use
+// the package alone [Scope.End] does both.
 func (d *Detector) Finish(s *scope.Scope) Report {
 	t := d.peek(s)
 	if t == nil {

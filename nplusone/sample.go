@@ -4,12 +4,15 @@ import (
 	"database/sql/driver"
 	"fmt"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 )
 
-// params are the parameters of one statement as text, for a report.
+// params are the parameters of one statement as text, for a report; empty where
+// one is not worth showing.
 type params []string
 
 // The bounds of a sample.
@@ -21,13 +24,42 @@ const (
 // sample renders the parameters of e.
 func sample(e *event) params {
 	p := make(params, 0, min(len(e.args), maxSampleArgs))
+	hidden := limitArg(e)
 	for i, v := range e.args {
 		if i == maxSampleArgs-1 && len(e.args) > maxSampleArgs {
 			return append(p, fmt.Sprintf("… %d more", len(e.args)-i))
 		}
+		if i == hidden {
+			p = append(p, "")
+			continue
+		}
 		p = append(p, render(v, e.opaque))
 	}
 	return p
+}
+
+// limitArg is the index of the parameter that is the statement's LIMIT, as GORM
+// writes it for First and Take, and -1 where the end of the text does not tell:
+// in every sample of a loop it is the same. An OFFSET tells the samples apart.
+func limitArg(e *event) int {
+	if !e.text.Limit || len(e.args) < 2 {
+		return -1
+	}
+	const word = " LIMIT "
+	i := max(strings.LastIndex(e.sql, word), strings.LastIndex(e.sql, " limit "))
+	if i < 0 || strings.ContainsAny(e.sql[i:], "'\"`),") {
+		return -1 // in a subquery, or not certainly
+	}
+	mark, rest, _ := strings.Cut(e.sql[i+len(word):], " ")
+	switch number, numbered := strings.CutPrefix(mark, "$"); {
+	case numbered:
+		if n, err := strconv.Atoi(number); err == nil && n >= 1 && n <= len(e.args) {
+			return n - 1
+		}
+	case mark == "?":
+		return len(e.args) - 1 - strings.Count(rest, "?")
+	}
+	return -1
 }
 
 func (p params) size() (n int) {
@@ -37,7 +69,10 @@ func (p params) size() (n int) {
 	return n
 }
 
-func (p params) String() string { return "(" + strings.Join(p, ", ") + ")" }
+func (p params) String() string {
+	shown := slices.DeleteFunc(slices.Clone(p), func(s string) bool { return s == "" })
+	return "(" + strings.Join(shown, ", ") + ")"
+}
 
 // is reports whether parameter n is the string s, true where the sample does not
 // reach.

@@ -165,7 +165,7 @@ func TestFinishTellsOnceEndJoinsAndReports(t *testing.T) {
 	if len(told) != 1 || told[0].Route != "GET /authors" {
 		t.Errorf("told %+v", told)
 	}
-	if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), `route="GET /authors"`) {
+	if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), `route="GET /authors"`) || !strings.Contains(log.String(), " db=default ") {
 		t.Errorf("log:\n%s", log.String())
 	}
 	// The same finding of the next request is not logged again so soon.

@@ -45,6 +45,9 @@ func (r Report) Text() string {
 	return b.String()
 }
 
+// String returns Text, so that a report can be printed as it is.
+func (r Report) String() string { return r.Text() }
+
 // WriteTo writes Text.
 func (r Report) WriteTo(w io.Writer) (int64, error) {
 	n, err := io.WriteString(w, r.Text())

@@ -222,16 +222,44 @@ func TestSiteIsMadeOfTheUsersInnermostFrames(t *testing.T) {
 func TestSampleIsShortAndReadable(t *testing.T) {
 	t.Parallel()
 	n, s := 7, "it's"
-	e := &event{args: []any{1, "it's", &s, nil, (*int)(nil), []byte("abc"), &n, 2.5, true}}
+	e := statement("SELECT 1", nil, 1, "it's", &s, nil, (*int)(nil), []byte("abc"), &n, 2.5, true)
 	if got, want := sample(e).String(), "(1, 'it''s', 'it''s', NULL, NULL, 3 bytes, 7, … 2 more)"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	e = &event{args: []any{strings.Repeat("ü", 100), sql.NullString{String: "x", Valid: true}, time.Unix(0, 0).UTC(), named("n"), valueOfPanic{}}}
+	e = statement("SELECT 1", nil, strings.Repeat("ü", 100), sql.NullString{String: "x", Valid: true}, time.Unix(0, 0).UTC(), named("n"), valueOfPanic{})
 	if got, want := sample(e).String(), "('"+strings.Repeat("ü", 24)+"…', 'x', 1970-01-01T00:00:00Z, 'n', nplusone.valueOfPanic)"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	if got := sample(&event{args: []any{&n}, opaque: true}).String(); got != "(*int)" {
+	e = statement("SELECT 1", nil, &n)
+	e.opaque = true
+	if got := sample(e).String(); got != "(*int)" {
 		t.Errorf("a pointer that may not be followed: %s", got)
+	}
+}
+
+func TestSampleLeavesTheLimitOut(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		`SELECT * FROM "t" WHERE "a" = $1 LIMIT $2`:                                 "(7)",
+		`SELECT * FROM "t" WHERE "a" = $1 ORDER BY "b" LIMIT $2 FOR UPDATE`:         "(7)",
+		`SELECT * FROM t WHERE a = ? LIMIT ?`:                                       "(7)",
+		`select * from t where a = $2 limit $1`:                                     "(8)",
+		`SELECT * FROM t LIMIT ? OFFSET ?`:                                          "(8)", // a page differs by its offset
+		`SELECT * FROM t WHERE a = ? AND b = ?`:                                     "(7, 8)",
+		`SELECT * FROM t WHERE a = ? AND b IN (SELECT b FROM u LIMIT ?) LIMIT 10`:   "(7, 8)",
+		`SELECT * FROM t WHERE a = (SELECT b FROM u LIMIT ?) AND b = ?`:             "(7, 8)",
+		`SELECT * FROM t WHERE a = $1 AND b = $2 FETCH FIRST 1 ROWS ONLY`:           "(7, 8)",
+		`SELECT * FROM t LIMIT ?, ?`:                                                "(7, 8)",
+		`SELECT * FROM t WHERE a = $1 AND b = $2 AND c = ' LIMIT $1' LIMIT 1`:       "(7, 8)",
+		`SELECT * FROM t WHERE a = $1 AND b = $2 LIMIT 1 -- LIMIT or what it's for`: "(7, 8)",
+	} {
+		e := statement(text, nil, 7, 8)
+		if got := sample(e).String(); got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+	}
+	if got := sample(statement(`SELECT * FROM t LIMIT $1`, nil, 7)).String(); got != "(7)" {
+		t.Errorf("of nothing but a limit: %s", got)
 	}
 }
 

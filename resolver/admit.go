@@ -78,7 +78,7 @@ func (r *Resolver) admit(ctx context.Context, rec *hook.Record, q *question) (*h
 	if err != nil {
 		return nil, err
 	}
-	if why.spilled() || !n.enter(q.priority) {
+	if q.spilled(why) || !n.enter(q.priority) {
 		if n, why, err = r.admitSlowly(ctx, rec, q); err != nil {
 			return nil, err
 		}
@@ -107,7 +107,7 @@ func (r *Resolver) admitSlowly(ctx context.Context, rec *hook.Record, q *questio
 		n, why := r.decide(q)
 		room := (<-chan struct{})(nil)
 		var refused error
-		if why.spilled() {
+		if q.spilled(why) {
 			r.spillWaiting.Add(1) // before the count is looked at, so that no room is missed
 			refused = r.spill(rec, q, why, class)
 			if refused == nil {
@@ -188,11 +188,12 @@ func (r *Resolver) nextProbe() <-chan struct{} {
 	return r.probed
 }
 
-// spilled reports whether a read is on the primary because no replica is fit.
-func (why reason) spilled() bool {
+// spilled reports whether a read that may use replicas is on the primary because
+// none is fit.
+func (q *question) spilled(why reason) bool {
 	switch why {
-	case reasonOwnWrite, reasonSeen, reasonLag, reasonPosition, reasonDown:
-		return true
+	case reasonOwnWrite, reasonSeen, reasonLag, reasonPosition, reasonCacheFill, reasonDown:
+		return !q.toPrimary
 	}
 	return false
 }
@@ -254,7 +255,7 @@ func (r *Resolver) whyNot(q *question, why reason) string {
 		return "no replica surely has what the caller was shown"
 	case reasonLag:
 		return fmt.Sprintf("all replicas are more than %v behind", q.bound)
-	case reasonPosition:
+	case reasonPosition, reasonCacheFill:
 		return "no replica has come to the position that is needed"
 	}
 	r.mu.Lock()

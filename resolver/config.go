@@ -20,7 +20,7 @@ import (
 const AnyStaleness time.Duration = math.MaxInt64
 
 // Config says which nodes there are and what is asked of them. The zero value is
-// valid: the primary alone, with a kept-warm pool.
+// valid: the primary alone, with its pool as the caller made it.
 type Config struct {
 	// Name distinguishes several databases of one process in the log. Default
 	// "default".
@@ -40,7 +40,9 @@ type Config struct {
 	// cannot be judged and means the primary. [AnyStaleness] sets no bound.
 	MaxLag time.Duration
 
-	// Pool bounds the connections to each node, the primary included.
+	// Pool bounds the connections to each node, the primary included. Without
+	// replicas, those of Groups too, and with no field of Pool set, the pool that
+	// gorm.Open made is left as it is.
 	Pool Pool
 
 	// Policy chooses among the replicas that are fit. Default: of two draws by
@@ -145,9 +147,10 @@ func DSNs(dsn ...string) []Node {
 
 // Pool bounds the connections to one node. It is applied to the *sql.DB of each
 // node when the plugin is used; a limit that was set on the primary's *sql.DB
-// before stands unless Max says otherwise. On other databases than Postgres
-// only the fields that are set are applied, since an SQLite in memory is a
-// database for each connection.
+// before stands unless Max says otherwise. The defaults hold as soon as there are
+// replicas or one field is set: the zero Pool of a primary alone changes nothing
+// and opens nothing. On other databases than Postgres only the fields that are set
+// are applied, since an SQLite in memory is a database for each connection.
 type Pool struct {
 	// Max is the most connections that are open at once. Default 50.
 	Max int

@@ -28,6 +28,7 @@ func TestValidateReportsEveryFaultWithItsField(t *testing.T) {
 			{Name: "primary", DSN: "host=h", Dialector: postgres.Open("host=h")},
 			{Name: "with blank", DSN: "host=h", Weight: 1 << 20},
 			{DSN: "host=h"},
+			{DSN: "host=h password=my topsecret"},
 		},
 		MaxLag:         -1,
 		Pool:           Pool{Max: 3, Min: 4},
@@ -41,7 +42,8 @@ func TestValidateReportsEveryFaultWithItsField(t *testing.T) {
 	for _, want := range []string{
 		`resolver: Replicas[0] is without DSN and Dialector: needs one of them`,
 		`resolver: Replicas[1].Name is "a": must differ from that of Replicas[0]`,
-		`resolver: Replicas[1].DSN is set, but not readable`,
+		`resolver: Replicas[1].DSN is set, but not readable (invalid port): must be a connection string that pgx.ParseConfig accepts`,
+		`resolver: Replicas[5].DSN is set, but not readable (failed to parse as keyword/value: invalid keyword/value): must be`,
 		`resolver: Replicas[2].Name is "primary": is the name of what gorm.Open connected to`,
 		`resolver: Replicas[2] is with both DSN and Dialector: needs one of them`,
 		`resolver: Replicas[3].Name is "with blank"`,
@@ -56,7 +58,7 @@ func TestValidateReportsEveryFaultWithItsField(t *testing.T) {
 			t.Errorf("%q is missing", want)
 		}
 	}
-	if n := strings.Count(err.Error(), "\n") + 1; n != 12 {
+	if n := strings.Count(err.Error(), "\n") + 1; n != 13 {
 		t.Errorf("%d faults:\n%v", n, err)
 	}
 	if strings.Contains(err.Error(), "topsecret") {

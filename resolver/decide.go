@@ -13,7 +13,8 @@ const (
 	reasonHandle                    // the node that the handle was given
 	reasonWrite                     // writes
 	reasonPrimaryOnly               // changes nothing, but cannot run on a standby
-	reasonAsked                     // Primary(ctx), Critical, dbresolver.Write, a fill that needs it
+	reasonAsked                     // Primary(ctx), Critical, dbresolver.Write
+	reasonCacheFill                 // a cache's fill that no replica is known to be fresh enough for
 	reasonTightBound                // a bound too tight to judge
 	reasonTransaction               // a transaction that is not read-only
 	reasonToken                     // a token that says nothing, or not of this primary's history
@@ -28,7 +29,7 @@ const (
 )
 
 var reasonNames = [numReasons]string{
-	"replica", "preload", "named", "handle", "write", "needs_primary", "asked", "tight_bound", "transaction",
+	"replica", "preload", "named", "handle", "write", "needs_primary", "asked", "cache_fill", "tight_bound", "transaction",
 	"token", "own_write", "earlier_read", "lag", "position", "down", "no_replica", "retry",
 }
 
@@ -44,6 +45,7 @@ type question struct {
 	bound  time.Duration
 	strict bool // the bound is the caller's own and is not frozen
 	minLSN uint64
+	fill   bool // minLSN is what the fill of a cache needs, and not what a token says
 
 	session *session // to note the choice in; nil: none
 	shown   glimpse  // what it was shown
@@ -138,6 +140,9 @@ func (q *question) reasonOf(f flaw, oldest int64) reason {
 	case flawSeen:
 		return reasonSeen
 	case flawLSN:
+		if q.fill {
+			return reasonCacheFill
+		}
 		return reasonPosition
 	case flawStale:
 		if q.wrote > oldest {

@@ -87,6 +87,28 @@ func failureOfState(state string, err error) failure {
 	return noFailure
 }
 
+// whyOf names the evidence for the log, where a failure alone says too little:
+// the error's own text stands beside it.
+func whyOf(f failure, err error) string {
+	var pg *pgconn.PgError
+	var dns *net.DNSError
+	var parse *pgconn.ParseConfigError
+	var late net.Error
+	switch {
+	case errors.As(err, &pg):
+		return "error of the server"
+	case errors.As(err, &dns):
+		return "host name not resolved"
+	case errors.As(err, &parse):
+		return "connection string not readable"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "connection refused"
+	case f == timedOut && errors.As(err, &late) && late.Timeout():
+		return "timeout"
+	}
+	return f.String()
+}
+
 // probeFailure reads the error of a probe: whatever it is, there was no answer.
 func probeFailure(err error) failure {
 	if f := failureOf(err, true); f == refused {

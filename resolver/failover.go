@@ -41,7 +41,7 @@ func (r *Resolver) elects(n *node) bool {
 		if !p.gone && p.misses < missesToBeGone {
 			return false
 		}
-	} else if p.identity.system != system {
+	} else if p.identity.system != system || differ(p.identity.database, n.identity.database) {
 		return false
 	}
 	for _, m := range r.nodes() {
@@ -49,8 +49,9 @@ func (r *Resolver) elects(n *node) bool {
 			continue
 		}
 		// Somebody of this system has seen a later promotion than n's; or, with no
-		// primary to compare with, there are two systems.
-		if m.identity.system == system && m.last.timeline > timeline || !p.last.placed && m.identity.system != system {
+		// primary to compare with, there are two systems or databases.
+		if m.identity.system == system && m.last.timeline > timeline ||
+			!p.last.placed && (m.identity.system != system || differ(m.identity.database, n.identity.database)) {
 			return false
 		}
 	}
@@ -71,6 +72,7 @@ func (r *Resolver) promote(n *node, changes []change) []change {
 	n.health.enlist(now)
 	n.rampFrom, n.misfit = 0, fits
 	n.rest.Store(0)
+	n.told, n.toldMisfit = true, fits
 	r.lead.Store(n)
 	if r.root == r {
 		r.hub.SetPrimary(n.hooked.Load())
@@ -266,7 +268,7 @@ func (a *router) Budget(ctx context.Context, hn *hook.Node) time.Duration {
 // none.
 func (r *Resolver) settle(ctx context.Context, q *question) (*node, reason, error) {
 	n, why := r.decide(q)
-	if !r.vacant.Load() || !n.isPrimary() || len(r.replicas()) == 0 || why.spilled() && r.class(q.priority).Spill < 0 {
+	if !r.vacant.Load() || !n.isPrimary() || len(r.replicas()) == 0 || q.spilled(why) && r.class(q.priority).Spill < 0 {
 		return n, why, nil
 	}
 	if err := r.awaitPrimary(ctx, 0); err != nil {

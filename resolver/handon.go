@@ -22,7 +22,9 @@ func (r *Resolver) heedToken(q *question, h *handed) {
 		q.toPrimary, q.why = true, reasonToken
 		return
 	}
-	q.minLSN = max(q.minLSN, h.lsn)
+	if h.lsn > q.minLSN {
+		q.minLSN, q.fill = h.lsn, false
+	}
 }
 
 // WithToken lets the work of the returned context see what the session that the

@@ -13,7 +13,7 @@ const (
 	saturated         // no free connection slot on the server: it lives
 )
 
-var failureNames = [...]string{"none", "refused", "timeout", "recovery conflict", "saturated"}
+var failureNames = [...]string{"none", "no connection", "no answer", "recovery conflict", "saturated"}
 
 func (f failure) String() string { return failureNames[f] }
 

@@ -150,7 +150,7 @@ func (r *Resolver) refuse(n *node) error {
 // of r.
 func (r *Resolver) questionOf(ctx context.Context, rec *hook.Record, hint hook.Hint, p *place) question {
 	o := optionsOf(ctx)
-	q := question{minLSN: rec.MinLSN, group: p.g}
+	q := question{minLSN: rec.MinLSN, fill: rec.MinLSN > 0, group: p.g}
 	switch {
 	case rec.Access != hook.ReadOnly && !(hint.Read && mayTry(rec.Text)):
 		q.priority = Critical
@@ -158,7 +158,7 @@ func (r *Resolver) questionOf(ctx context.Context, rec *hook.Record, hint hook.H
 		if rec.Access == hook.NeedsPrimary {
 			q.why = reasonPrimaryOnly
 		}
-	case hint.Write, rec.NeedPrimary, !r.knows(rec):
+	case hint.Write:
 		q.priority = o.priority
 		q.toPrimary, q.why = true, reasonAsked
 	default:
@@ -169,20 +169,24 @@ func (r *Resolver) questionOf(ctx context.Context, rec *hook.Record, hint hook.H
 				q.favourite, q.favour = n, reasonPreload
 			}
 		}
+		switch {
+		case q.toPrimary:
+		case rec.NeedPrimary, rec.MinLSN > 0 && r.root != r: // positions are those of the root's database
+			q.toPrimary, q.why = true, reasonCacheFill
+		case !r.knows(rec.Text):
+			q.toPrimary, q.why = true, reasonWrite
+		}
 	}
 	return q
 }
 
-// knows reports whether what is known of the statement holds for the database
-// of r. Positions and functions are known of the root's.
-func (r *Resolver) knows(rec *hook.Record) bool {
+// knows reports whether what is known of a statement's functions holds for the
+// database of r. They are looked up in the root's.
+func (r *Resolver) knows(text *sqltext.Statement) bool {
 	if r.root == r {
 		return true
 	}
-	if rec.MinLSN > 0 {
-		return false
-	}
-	for _, f := range rec.Text.UnknownFunctions {
+	for _, f := range text.UnknownFunctions {
 		if r.cfg.Functions[f] != ReadOnly {
 			return false
 		}

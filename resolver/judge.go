@@ -35,7 +35,6 @@ func (r *Resolver) took(n *node, id identity, rd reading, sent int64) {
 	if n.health.good(sent) {
 		n.latency.Store(0) // what it was before says nothing of now
 		r.startRamp(n)
-		changes = append(changes, change{n, slog.LevelInfo, "node is in rotation", nil})
 	}
 	r.ramp(n)
 	if rd.placed && !rd.standby && r.elects(n) {
@@ -46,7 +45,8 @@ func (r *Resolver) took(n *node, id identity, rd reading, sent int64) {
 	}
 	for _, m := range r.nodes() {
 		if m == n || n.isPrimary() {
-			changes = r.judge(m, changes)
+			r.judge(m)
+			changes = r.tell(m, changes)
 		}
 	}
 	if n.health.in && (n.misfit == fits || !n.isPrimary()) {
@@ -78,24 +78,16 @@ func (r *Resolver) judgePrimary(n *node, rd reading, sent int64) {
 }
 
 // judge says whether n fits into the cluster and how fresh it is.
-func (r *Resolver) judge(n *node, changes []change) []change {
+func (r *Resolver) judge(n *node) {
 	if !n.answered {
-		return changes
+		return
 	}
-	m := r.misfitOf(n)
-	if m != n.misfit {
-		n.misfit = m
-		if m == fits {
-			changes = append(changes, change{n, slog.LevelInfo, "node fits again", nil})
-		} else {
-			changes = append(changes, change{n, slog.LevelWarn, "node is not used", []any{"why", m.String()}})
-		}
-	}
+	n.misfit = r.misfitOf(n)
 	if n.isPrimary() || !n.last.placed {
-		return changes
+		return
 	}
 	fresh, ok := r.line.replayed(n.last.lsn)
-	if !ok || m != fits {
+	if !ok || n.misfit != fits {
 		fresh = 0
 	}
 	// A restarted standby can have replayed less than before: the position goes
@@ -105,6 +97,21 @@ func (r *Resolver) judge(n *node, changes []change) []change {
 	}
 	n.replayed.Store(n.last.lsn)
 	n.fresh.Store(fresh)
+}
+
+// tell adds what n has become, if that is not what was said of it last.
+func (r *Resolver) tell(n *node, changes []change) []change {
+	switch {
+	case !n.health.in, n.told && n.toldMisfit == n.misfit:
+		return changes
+	case n.misfit != fits:
+		changes = append(changes, change{n, slog.LevelWarn, "node is not used", []any{"why", n.misfitText()}})
+	case !n.isPrimary() && n.last.placed && !r.primary().answered:
+		return changes // whether it belongs to the primary is not known yet
+	default:
+		changes = append(changes, change{n, slog.LevelInfo, "node is in rotation", nil})
+	}
+	n.told, n.toldMisfit = true, n.misfit
 	return changes
 }
 
@@ -119,6 +126,8 @@ func (r *Resolver) misfitOf(n *node) misfit {
 		return fits
 	case p.identity.system != 0 && n.identity.system != 0 && p.identity.system != n.identity.system:
 		return wrongSystem
+	case differ(p.identity.database, n.identity.database):
+		return wrongDatabase
 	case n.last.timeline != 0 && r.timelineID != 0 && n.last.timeline != r.timelineID:
 		// Above ours it follows a primary that we do not know, below it may still
 		// follow one that was superseded.
@@ -146,7 +155,7 @@ func (r *Resolver) suspect(n *node, f failure, err error, probe bool) {
 	first := probe && !n.answered
 	if probe {
 		n.answered = true
-		n.lastErr = err.Error()
+		n.lastErr = textOf(err)
 		n.misses++
 		n.gone = turnedAway(f, err)
 	}
@@ -154,9 +163,12 @@ func (r *Resolver) suspect(n *node, f failure, err error, probe bool) {
 		n.run.Add(1)
 	}
 	ejected := n.health.bad(f, now)
+	if ejected {
+		n.told = false
+	}
 	if ejected || first {
-		n.lastErr = err.Error()
-		changes = append(changes, change{n, slog.LevelWarn, "node is out of rotation", []any{"why", f.String(), "error", n.lastErr}})
+		n.lastErr = textOf(err)
+		changes = append(changes, change{n, slog.LevelWarn, "node is out of rotation", []any{"why", whyOf(f, err), "error", n.lastErr}})
 	}
 	if f == timedOut {
 		n.doubted.Store(true)
@@ -252,7 +264,7 @@ func (r *Resolver) log(changes []change) {
 // staleness of n at now, false when it is not known. The caller holds r.mu.
 func (r *Resolver) staleness(n *node, now int64) (time.Duration, bool) {
 	if n.isPrimary() {
-		return 0, n.last.placed
+		return 0, true
 	}
 	fresh := n.fresh.Load()
 	if fresh == 0 {

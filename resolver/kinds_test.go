@@ -38,6 +38,17 @@ func TestR06KindsOfStatementsGoWhereTheyMust(t *testing.T) {
 		{"SELECT pg_is_in_recovery() WHERE 'FOR UPDATE' <> ''", replica},
 		{"SELECT pg_is_in_recovery() FROM (SELECT calm(), pure()) f", replica},
 		{"SELECT pg_is_in_recovery() UNION SELECT pg_is_in_recovery()", replica},
+		// Volatile and harmless; of the session, which is any.
+		{"SELECT pg_is_in_recovery() FROM (SELECT random(), gen_random_uuid(), clock_timestamp(), pg_sleep(0)) f", replica},
+		{"SELECT pg_is_in_recovery() FROM (SELECT pg_relation_size('items')) f", replica},
+		{"SELECT pg_is_in_recovery() FROM (SELECT pg_backend_pid(), current_setting('work_mem')) f", replica},
+		// Stable or immutable, or of the session, and not for a standby.
+		{"SELECT pg_is_in_recovery() FROM (SELECT pg_walfile_name('0/1')) f", primary},
+		{"SELECT pg_is_in_recovery() FROM (SELECT pg_my_temp_schema()) f", primary},
+		{"SELECT pg_is_in_recovery() FROM (SELECT setseed(0.5)) f", primary},
+		{"SELECT pg_is_in_recovery() FROM (SELECT pg_advisory_unlock_all()) f", primary},
+		{"SELECT pg_is_in_recovery() FROM pg_cursors", primary},
+		{"SELECT pg_is_in_recovery() WHERE 1 < (SELECT 2 FROM (SELECT currval('items_id_seq') WHERE false) f) OR true", primary},
 		{"WITH w AS (INSERT INTO items (n) VALUES (1) RETURNING id) SELECT pg_is_in_recovery() FROM w", primary},
 		{"/* SELECT */ WITH w AS (UPDATE items SET n = n RETURNING id) SELECT pg_is_in_recovery() FROM w LIMIT 1", primary},
 		{"SELECT pg_is_in_recovery() FROM items WHERE id = 1 FOR UPDATE", primary},

@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"strings"
 	"time"
 
 	"github.com/gorminfra/infra/internal/hook"
@@ -17,7 +18,8 @@ var (
 	metricProbeErrors = counter("node_probe_errors_total", "Probes of the node that got no answer.")
 	metricConnErrors  = counter("node_connection_errors_total", "Attempts of statements that failed by the connection.")
 	metricDecisions   = &hook.Metric{
-		Name: "routing_decisions_total", Help: "Statements and transactions sent to the node, by the reason of the choice.",
+		Name:    "routing_decisions_total",
+		Help:    "Statements and transactions sent to the node, by the reason of the choice: " + strings.Join(reasonNames[:], ", ") + ".",
 		Counter: true, Labels: []string{"node", "reason"},
 	}
 	metricPrimary     = gauge("node_primary", "Whether writes go to the node (1) or not (0).")

@@ -77,7 +77,7 @@ func TestEachChangeOfStateIsOneLine(t *testing.T) {
 	proxy := testbed.NewProxy(t, c.Replica(0).Addr())
 	g := newRig(t, c, func(cfg *Config) {
 		cfg.Name = "shop"
-		cfg.Replicas = DSNs(testbed.DSN(proxy.Addr(), ""))
+		cfg.Replicas = DSNs(strings.Replace(cfg.Replicas[0].DSN, c.Replica(0).Addr(), proxy.Addr(), 1))
 		cfg.Logger = slog.New(slog.NewTextHandler(&out, nil))
 	})
 	g.allInUse()
@@ -95,7 +95,7 @@ func TestEachChangeOfStateIsOneLine(t *testing.T) {
 		}
 	}
 	if len(lines) != 3 || !strings.Contains(lines[0], "in rotation") || !strings.Contains(lines[1], "out of rotation") ||
-		!strings.Contains(lines[1], "db=shop") || !strings.Contains(lines[1], "why=refused") || !strings.Contains(lines[2], "in rotation") {
+		!strings.Contains(lines[1], "db=shop") || !(strings.Contains(lines[1], `why="no connection"`) || strings.Contains(lines[1], `why="connection refused"`)) || !strings.Contains(lines[2], "in rotation") {
 		t.Errorf("lines:\n%s", strings.Join(lines, "\n"))
 	}
 }

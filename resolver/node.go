@@ -40,6 +40,7 @@ type node struct {
 	boot  atomic.Int64 // of the server that the probe watches, as in identity
 	moved atomic.Bool  // a connection has reached another server than the probe watches, or a name means another
 
+	watched atomic.Bool // it is probed
 	// usable: in rotation and of the right role and history.
 	usable      atomic.Bool
 	decisions   [numReasons]atomic.Uint64
@@ -60,6 +61,10 @@ type node struct {
 	misses         int   // probes without an answer, in a row
 	heardAsPrimary int64 // when the last probe that it answered as the primary was sent
 	rampFrom       int64 // since when its share grows; 0: it has all of it
+
+	// What the log has said of the node since it answers.
+	told       bool
+	toldMisfit misfit
 }
 
 func newNode(r *Resolver, index int, cfg Node, given bool) *node {
@@ -80,20 +85,36 @@ const (
 	fits          misfit = iota
 	wrongRole            // a replica that is none, or a primary in recovery
 	wrongSystem          // another database system
+	wrongDatabase        // another database of the same system
 	wrongTimeline        // another history of the same system
 )
 
-var misfitNames = [...]string{"", "wrong role", "other system identifier", "other timeline"}
+var misfitNames = [...]string{"", "wrong role", "other system identifier", "other database", "other timeline"}
 
 func (m misfit) String() string { return misfitNames[m] }
 
+// misfitText is n.misfit for the log.
+func (n *node) misfitText() string {
+	switch {
+	case n.misfit != wrongRole:
+		return n.misfit.String()
+	case n.isPrimary():
+		return "is a standby, not a primary"
+	}
+	return "is a primary, not a standby"
+}
+
 // identity is what a server tells of itself when the probe connects.
 type identity struct {
-	system uint64 // 0: not told
-	units  walUnits
-	boot   int64  // when the server started, microseconds of its clock; 0: not told
-	conn   uint64 // numbers the probe's connections
+	system   uint64 // 0: not told
+	database uint32 // the OID, which a standby has from its primary; 0: not told
+	units    walUnits
+	boot     int64  // when the server started, microseconds of its clock; 0: not told
+	conn     uint64 // numbers the probe's connections
 }
+
+// differ reports whether two databases, of the same system, are known to be two.
+func differ(a, b uint32) bool { return a != 0 && b != 0 && a != b }
 
 // reading is the answer to one probe.
 type reading struct {

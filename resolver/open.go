@@ -84,7 +84,7 @@ func (r *Resolver) openNode(n *node) error {
 		return r.openDSN(n)
 	}
 	if err := r.openDialector(n); err != nil {
-		n.lastErr = err.Error()
+		n.lastErr = textOf(err)
 	}
 	return nil
 }
@@ -103,7 +103,7 @@ func (r *Resolver) hasLSN() bool { return r.hub.DB().Name() == "postgres" }
 func (r *Resolver) openDSN(n *node) error {
 	cfg, err := pgx.ParseConfig(n.cfg.DSN)
 	if err != nil {
-		return fmt.Errorf("resolver: %s.DSN is not readable: must be a connection string that pgx.ParseConfig accepts", n.field)
+		return fmt.Errorf("resolver: %s.DSN is not readable%s: must be a connection string that pgx.ParseConfig accepts", n.field, dsnFault(err))
 	}
 	var opts []stdlib.OptionOpenDB
 	if d := postgresConfig(r.hub.DB().Dialector); d != nil {

@@ -19,6 +19,13 @@ func (r *Resolver) applyPool(n *node, db *sql.DB) {
 	if n.given {
 		limit = db.Stats().MaxOpenConnections
 	}
+	if n.given && len(r.replicas()) == 0 && r.cfg.Pool == (Pool{}) {
+		// Nobody spoke of pools: this one stays as it is, but what its maker set
+		// bounds the background too.
+		n.gate.bound(limit, 0)
+		n.most.Store(int64(limit))
+		return
+	}
 	p := r.cfg.Pool.withDefaults(r.hasLSN(), limit)
 	n.min = p.Min
 	n.gate.bound(p.Max, p.Reserve)

@@ -78,14 +78,70 @@ func TestLimitSetBeforeStandsUnlessMaxSaysOtherwise(t *testing.T) {
 		pool, err := db.DB()
 		must(t, err)
 		pool.SetMaxOpenConns(3)
-		r := New(Config{Pool: Pool{Max: tt.max}, Logger: quiet()})
+		r := New(Config{Pool: Pool{Max: tt.max, Min: 3}, Logger: quiet()})
 		must(t, db.Use(r))
 		if got := pool.Stats().MaxOpenConnections; got != tt.want {
 			t.Errorf("Max %d over a limit of 3 gives %d, want %d", tt.max, got, tt.want)
 		}
-		eventually(t, "the pool to be warm", func() bool { return pool.Stats().OpenConnections == tt.want })
+		eventually(t, "the pool to be warm", func() bool { return pool.Stats().OpenConnections == 3 })
 		must(t, r.Close())
 		must(t, pool.Close())
+	}
+}
+
+func TestPoolOfAPrimaryAloneIsTheCallers(t *testing.T) {
+	t.Parallel()
+	c := testbed.SharedCluster(t)
+	name := c.NewDatabase(t)
+	down := DSNs("postgres://127.0.0.1:1/none?sslmode=disable")
+	for what, tt := range map[string]struct {
+		cfg              Config
+		limit, max, open int
+	}{
+		"nothing is set":             {Config{}, 0, 0, 1},
+		"nothing, over a limit":      {Config{}, 7, 7, 1},
+		"one field is set":           {Config{Pool: Pool{IdleTimeout: time.Minute}}, 0, 50, 10},
+		"there are replicas":         {Config{Replicas: down}, 0, 50, 10},
+		"replicas, and a limit of 7": {Config{Replicas: down}, 7, 7, 7},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			db, err := gorm.Open(postgres.Open(c.Primary().DSN(name)), &gorm.Config{Logger: logger.Discard})
+			must(t, err)
+			pool, err := db.DB()
+			must(t, err)
+			defer pool.Close()
+			pool.SetMaxIdleConns(1)
+			pool.SetMaxOpenConns(tt.limit)
+			tt.cfg.Logger, tt.cfg.Probe = quiet(), patient
+			r := New(tt.cfg)
+			must(t, db.Use(r))
+			if tt.open > 1 {
+				eventually(t, "the pool to be warm", func() bool { return pool.Stats().OpenConnections == tt.open })
+			}
+			must(t, r.Close()) // joins whoever warms it
+			if s := pool.Stats(); s.MaxOpenConnections != tt.max || tt.open == 1 && s.OpenConnections != 1 {
+				t.Errorf("%+v, want at most %d and %d open", s, tt.max, tt.open)
+			}
+			if s := r.Nodes()[0].Pool; s.Max != tt.max {
+				t.Errorf("%+v", s)
+			}
+			// The idle connections of a burst: one is kept, as the caller said.
+			if tt.open == 1 {
+				var conns []*sql.Conn
+				for range 3 {
+					conn, err := pool.Conn(deadline(t))
+					must(t, err)
+					conns = append(conns, conn)
+				}
+				for _, conn := range conns {
+					must(t, conn.Close())
+				}
+				if s := pool.Stats(); s.Idle != 1 {
+					t.Errorf("%d idle connections, 1 was asked for", s.Idle)
+				}
+			}
+		})
 	}
 }
 
@@ -173,12 +229,19 @@ func TestMinLSNAndNeedPrimaryAreKept(t *testing.T) {
 	if at() {
 		t.Error("a replica was used that is below the position")
 	}
-	if g.node("primary").Decisions["position"] == 0 {
-		t.Errorf("%v", g.node("primary").Decisions)
+	if d := g.node("primary").Decisions; d["cache_fill"] != 1 || d["position"] != 0 {
+		t.Errorf("%v", d)
 	}
 	want.lsn, want.primary = 0, true
 	if at() {
 		t.Error("a fill that needs the primary was read from a replica")
+	}
+	if d := g.node("primary").Decisions; d["cache_fill"] != 2 || d["asked"] != 0 { // nobody asked
+		t.Errorf("%v", d)
+	}
+	recovering(t, g.db.WithContext(Primary(inScope(deadline(t), "fill"))))
+	if d := g.node("primary").Decisions; d["cache_fill"] != 2 || d["asked"] != 1 { // somebody did
+		t.Errorf("%v", d)
 	}
 }
 

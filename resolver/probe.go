@@ -14,6 +14,7 @@ func (r *Resolver) start(n *node) {
 		n.answered, n.lastErr = true, "the pool is no *sql.DB and cannot be probed"
 		return
 	}
+	n.watched.Store(true)
 	r.wg.Add(1)
 	go func() {
 		defer r.wg.Done()

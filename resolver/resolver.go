@@ -18,6 +18,27 @@
 // scope its reads stay on the primary until a replica has replayed its last
 // write. Without a scope that holds for the whole process, so programs that
 // write all the time should open scopes, or their reads stay on the primary.
+//
+// A write is what may change something: by its words, by a lock, or by a function
+// that it calls. A function sends a statement to the primary when Postgres calls
+// it volatile or when it is not known, with two exceptions by name:
+//
+//   - Built-in functions that are volatile because their answers differ, and
+//     change nothing, stay on replicas: random, gen_random_uuid, clock_timestamp,
+//     pg_sleep, pg_relation_size and the like. A function of the database's own
+//     that is declared volatile, which is the default, does not.
+//   - Functions that Postgres calls stable or immutable and that a standby
+//     refuses, or that write all the same, need the primary: txid_current,
+//     pg_walfile_name, dblink and the like.
+//
+// What belongs to a session is a third kind. Outside of a transaction each
+// statement runs on whichever connection of a pool is free, so pg_backend_pid and
+// current_setting have no certain answer on any node, and stay on replicas. What
+// changes the session or reads what it did (SET, SHOW, set_config, setseed, advisory
+// locks, currval, lastval, pg_my_temp_schema, LISTEN, prepared statements and
+// cursors by SQL) goes to the primary, and means something only on one
+// connection: in a transaction or in GORM's db.Connection. A setting made so
+// holds for that connection; current_setting on a replica does not show it.
 package resolver
 
 import (

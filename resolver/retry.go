@@ -60,7 +60,7 @@ func (a *router) Retry(ctx context.Context, rec *hook.Record, err error) *hook.N
 			n, failed = r.primary(), nil
 		}
 	}
-	if err != nil || n == failed || r.refuse(n) != nil || why.spilled() && r.class(q.priority).Spill < 0 {
+	if err != nil || n == failed || r.refuse(n) != nil || q.spilled(why) && r.class(q.priority).Spill < 0 {
 		return nil
 	}
 	r.bind(rec, &q, n)

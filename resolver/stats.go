@@ -17,17 +17,22 @@ type NodeStatus struct {
 	Groups   []string
 	Draining bool
 
+	// Watched: the node is probed. The primary is not as long as there are no
+	// replicas and nobody asks for its WAL position, nor where its pool is no
+	// *sql.DB: then nothing is known against it, and it counts as Up.
+	Watched bool
 	// Up: in rotation, and of the right role and history. Misfit says why a
 	// node that answers is not used: "wrong role", "other system identifier",
-	// "other timeline".
+	// "other database" (of the same servers), "other timeline".
 	Up     bool
 	Misfit string
 	// LastError is of the probe or statement that put the node out of rotation.
 	LastError string
-	// Staleness is how far the node may be behind the primary; -1 while that is
-	// not known.
+	// Staleness is how far the node may be behind the primary, so 0 for that;
+	// -1 while it is not known.
 	Staleness time.Duration
-	// LSN is the WAL position inserted on the primary, replayed on a replica.
+	// LSN is the WAL position inserted on the primary, replayed on a replica; 0
+	// while it is not known.
 	LSN      uint64
 	InFlight int
 	// Latency is the moving average of reads there.
@@ -38,6 +43,33 @@ type NodeStatus struct {
 	ProbeErrors      uint64
 	ConnectionErrors uint64 // attempts of statements that the connection failed
 	// Decisions counts the statements and transactions sent here, by reason.
+	//
+	// Wherever it is:
+	//   - replica: a read on a replica that is fit
+	//   - preload: a Preload, on the node of the statement that it belongs to
+	//   - named: dbresolver.Use
+	//   - handle: the node that a [Conn] keeps to
+	//   - retry: the second attempt of a read, of beginning a transaction, or of a
+	//     write that surely has not run
+	//
+	// On the primary, because of the statement:
+	//   - write: it changes rows or schema, or may do so
+	//   - needs_primary: it changes nothing, but a standby cannot run it
+	//   - transaction: it is not read-only, or serializable
+	//   - asked: [Primary], [Critical], dbresolver.Write, a [Conn] for writes
+	//   - cache_fill: what it reads is to be cached, and no replica is known to
+	//     have what was written last
+	//   - token: the caller's token cannot be read, asks for the primary, or is of
+	//     another history
+	//   - tight_bound: its bound is below two probe intervals
+	//
+	// On the primary, for want of a replica:
+	//   - own_write: none has yet what the caller itself wrote
+	//   - earlier_read: none surely has what the caller was shown before
+	//   - lag: all are further behind than the bound allows
+	//   - position: none has replayed the WAL position that was asked for
+	//   - down: none is in rotation
+	//   - no_replica: none is configured
 	Decisions map[string]uint64
 
 	Pool PoolStatus
@@ -144,7 +176,7 @@ func (r *Resolver) Nodes() []NodeStatus {
 func (r *Resolver) statusOf(n *node, now int64) NodeStatus {
 	s := NodeStatus{
 		Name: n.name, Zone: n.zone, Weight: n.weight, Primary: n.isPrimary(),
-		Up: n.usable.Load(), Misfit: n.misfit.String(), LastError: n.lastErr, Staleness: -1, LSN: n.last.lsn,
+		Watched: n.watched.Load(), Up: n.usable.Load() || n.isPrimary() && !n.watched.Load(), Misfit: n.misfit.String(), LastError: n.lastErr, Staleness: -1, LSN: n.last.lsn,
 		InFlight: int(n.inFlight.Load()), Latency: time.Duration(n.latency.Load()),
 		Ejections: n.health.ejections, Probes: n.probes.Load(), ProbeErrors: n.probeErrors.Load(), ConnectionErrors: n.connErrors.Load(),
 		Decisions: map[string]uint64{},

@@ -161,9 +161,8 @@ func (f *faults) node(field string, n Node, allowed string) {
 	case n.DSN != "" && n.Dialector != nil:
 		f.add(field, "with both DSN and Dialector", "needs one of them")
 	case n.DSN != "":
-		// pgx's error repeats the text, with its password where it is malformed.
 		if _, err := pgx.ParseConfig(n.DSN); err != nil {
-			f.add(field+".DSN", "set, but not readable", "must be a connection string that pgx.ParseConfig accepts")
+			f.add(field+".DSN", "set, but not readable"+dsnFault(err), "must be a connection string that pgx.ParseConfig accepts")
 		}
 	}
 	if n.Weight > maxWeight {

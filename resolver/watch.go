@@ -28,7 +28,8 @@ type watcher interface {
 // The questions. All of them may be asked by anybody, but for pg_control_*,
 // which some managed services withhold: then system and timeline stay untold.
 const (
-	identifyUnits  = `SELECT pg_size_bytes(current_setting('wal_segment_size')), current_setting('wal_block_size')::bigint, ` + bootTime
+	identifyUnits = `SELECT pg_size_bytes(current_setting('wal_segment_size')), current_setting('wal_block_size')::bigint,
+		(SELECT oid::bigint FROM pg_catalog.pg_database WHERE datname = current_database()), ` + bootTime
 	bootTime       = `(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint`
 	identifySystem = `SELECT system_identifier FROM pg_control_system()`
 
@@ -155,13 +156,14 @@ func (w *pgWatcher) connect(ctx context.Context) (err error) {
 			return nil
 		})
 	}
-	var segment, block, system int64
-	if err := w.conn.QueryRowContext(ctx, identifyUnits).Scan(&segment, &block, &w.id.boot); err != nil {
+	var segment, block, database, system int64
+	if err := w.conn.QueryRowContext(ctx, identifyUnits).Scan(&segment, &block, &database, &w.id.boot); err != nil {
 		return err
 	}
 	w.connects++
 	w.id.conn = w.connects
 	w.id.units = walUnits{segment: uint64(segment), block: uint64(block)}
+	w.id.database = uint32(database)
 	switch err := w.conn.QueryRowContext(ctx, identifySystem).Scan(&system); {
 	case err == nil:
 		w.id.system = uint64(system)

@@ -4,7 +4,19 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"gorm.io/gorm"
 )
+
+// analyzing makes a Log that waits for the second run however long a busy machine
+// takes for it: with the timeout of twice the first one's time, plan and numbers
+// would depend on the load.
+func analyzing(tb testing.TB, db *gorm.DB) *Log {
+	tb.Helper()
+	l := use(tb, db, Config{Threshold: 1, Explain: Analyze})
+	l.minTimeout = maxExplainTimeout
+	return l
+}
 
 func TestAnalyzeFindsWhatOnlyTheRunShows(t *testing.T) {
 	t.Parallel()
@@ -22,7 +34,7 @@ func TestAnalyzeFindsWhatOnlyTheRunShows(t *testing.T) {
 		{"scan", `SELECT name FROM wolves WHERE lower(name) = 'wolf 9'`, SequentialScan},
 		{"spill", `SELECT name FROM wolves ORDER BY md5(name)`, Spill},
 	}
-	l := use(t, db, Config{Threshold: 1, Explain: Analyze})
+	l := analyzing(t, db)
 	for i, c := range cases {
 		mustExec(t, db, c.text)
 		until(t, "the plan of "+c.name, func() bool { return l.Stats().Explained == uint64(i+1) })
@@ -72,7 +84,7 @@ func TestAnalyzeRunsOnlyWhatTheCatalogueShowsToRead(t *testing.T) {
 		{`SELECT lower(name) FROM wolves LIMIT 1`, false}, // the name is taken now
 		{`SELECT r.howl FROM rivals r`, false},
 	}
-	l := use(t, db, Config{Threshold: 1, Explain: Analyze})
+	l := analyzing(t, db)
 	for i, c := range cases {
 		if err := db.Exec(c.text).Error; err != nil {
 			t.Fatalf("%s: %v", c.text, err)
@@ -93,7 +105,7 @@ func TestAnalyzeIsOffForUserOperatorsAndCastsThatMayWrite(t *testing.T) {
 	t.Parallel()
 	db, _, _ := openPostgres(t)
 	mustExec(t, db, `CREATE FUNCTION snap(int, int) RETURNS boolean LANGUAGE sql AS 'SELECT true FROM pg_advisory_lock($1)'`)
-	l := use(t, db, Config{Threshold: 1, Explain: Analyze})
+	l := analyzing(t, db)
 	mustExec(t, db, `SELECT * FROM bites`)
 	until(t, "the first plan", func() bool { return l.Stats().Explained == 1 })
 	if !l.Entries()[0].Plan.Analyzed {

@@ -22,9 +22,10 @@ type Config struct {
 	// log lines. Default "default".
 	Name string
 
-	// Threshold is the own time from which on a statement is slow; a statement
-	// that takes exactly that long is. Default 100 ms. Negative: none is, except
-	// by PerOperation and PerTable.
+	// Threshold is the own time (see [Entry.Own]) from which on a statement is
+	// slow; a statement that takes exactly that long is. What it waited for, a
+	// limit or another's query, does not make it slow. Default 100 ms. Negative:
+	// none is, except by PerOperation and PerTable.
 	Threshold time.Duration
 	// PerOperation are other thresholds by operation, in lower case: "select",
 	// "insert", "update", "delete", "ddl" and the like, as in Entry.Operation.
@@ -129,28 +130,28 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("slowlog: %s is %v: %s", field, value, rule))
 	}
 	if d.Explain > Analyze {
-		fault("Explain", d.Explain, "it must be Off, Plan or Analyze")
+		fault("Explain", d.Explain, "must be Off, Plan or Analyze")
 	}
 	if d.ExplainEvery < time.Second {
-		fault("ExplainEvery", d.ExplainEvery, "it must be at least 1s")
+		fault("ExplainEvery", d.ExplainEvery, "must be at least 1s")
 	}
 	if d.History < 1 || d.History > maxHistory {
-		fault("History", d.History, fmt.Sprintf("it must be 1 to %d", maxHistory))
+		fault("History", d.History, fmt.Sprintf("must be from 1 to %d", maxHistory))
 	}
 	if d.MaxBytes < minMaxBytes {
-		fault("MaxBytes", d.MaxBytes, fmt.Sprintf("it must be at least %d", minMaxBytes))
+		fault("MaxBytes", d.MaxBytes, fmt.Sprintf("must be at least %d", minMaxBytes))
 	}
 	if d.Queue < 1 || d.Queue > maxHistory {
-		fault("Queue", d.Queue, fmt.Sprintf("it must be 1 to %d", maxHistory))
+		fault("Queue", d.Queue, fmt.Sprintf("must be from 1 to %d", maxHistory))
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.PerOperation)) {
 		if _, ok := operationNamed(name); !ok {
-			fault(fmt.Sprintf("PerOperation[%q]", name), d.PerOperation[name], "the key must be an operation such as select, insert, update, delete or ddl")
+			fault(fmt.Sprintf("PerOperation[%q]", name), d.PerOperation[name], "must have an operation such as select, insert, update, delete or ddl as its key")
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.PerTable)) {
 		if strings.TrimSpace(name) == "" {
-			fault(fmt.Sprintf("PerTable[%q]", name), d.PerTable[name], "the key must be a table's name")
+			fault(fmt.Sprintf("PerTable[%q]", name), d.PerTable[name], "must have a table's name as its key")
 		}
 	}
 	return errors.Join(errs...)

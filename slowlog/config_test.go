@@ -63,6 +63,11 @@ func TestValidateReportsEveryFaultAtOnce(t *testing.T) {
 	if err == nil {
 		t.Fatal("no error")
 	}
+	for _, line := range strings.Split(err.Error(), "\n") {
+		if _, rule, _ := strings.Cut(line, ": must "); rule == "" {
+			t.Errorf("%q states no rule as the others do", line)
+		}
+	}
 	for _, want := range []string{
 		"slowlog: Explain is Mode(9): ", "slowlog: ExplainEvery is 1ms: ", "slowlog: History is -1: ", "slowlog: MaxBytes is 1: ",
 		"slowlog: Queue is -1: ", `slowlog: PerOperation["selects"] is 1ns: `, `slowlog: PerTable[" "] is 1ns: `,

@@ -19,11 +19,13 @@ type Entry struct {
 	// Table is the table written, or the first one read.
 	Table string
 
-	// Duration is the statement's own time: building, waiting, running and
-	// scanning it, without its preloads, hooks and commit; of Rows to their Close.
+	// Duration is the time from the statement's start to its end: building,
+	// waiting, running and scanning it, without its preloads, hooks and commit; of
+	// Rows to their Close.
 	Duration time.Duration
-	// Waited is the part of Duration that was spent waiting for a limit or for
-	// another statement's answer.
+	// Waited is the part of Duration that was spent waiting for something else
+	// than the statement's own run: a limit, another statement's answer, the
+	// cache's Redis. What is left, [Entry.Own], made the statement slow.
 	Waited time.Duration
 	// Rows is the number of rows read or changed, -1 when not known.
 	Rows int64
@@ -57,6 +59,11 @@ type Entry struct {
 	pc uintptr // what Site is resolved from, when somebody looks
 }
 
+// Own is the statement's own time: Duration without Waited.
+func (e Entry) Own() time.Duration { return ownTime(e.Duration, e.Waited) }
+
+func ownTime(duration, waited time.Duration) time.Duration { return max(0, duration-waited) }
+
 // Site is a line of the program.
 type Site struct {
 	Function string
@@ -78,7 +85,8 @@ type Total struct {
 	Shape       string
 	Operation   string
 	Table       string
-	// Count is the number of slow statements, Sum and Max are their own times.
+	// Count is the number of slow statements, Sum and Max are of their own times,
+	// see [Entry.Own].
 	Count    uint64
 	Sum, Max time.Duration
 	// Last is when the latest one began.

@@ -76,7 +76,7 @@ func (l *Log) jobOf(r *hook.Record, e Entry) *job {
 	}
 	return &job{
 		entry: e, pool: pool, sql: r.SQL, args: args, text: r.Text,
-		timeout: max(min(2*e.Duration, maxExplainTimeout), minExplainTimeout),
+		timeout: max(min(2*e.Own(), maxExplainTimeout), l.minTimeout),
 	}
 }
 

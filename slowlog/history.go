@@ -49,8 +49,8 @@ func (h *history) add(e *Entry) {
 		h.shapes.Add(e.Fingerprint, s)
 	}
 	s.total.Count++
-	s.total.Sum += e.Duration
-	s.total.Max = max(s.total.Max, e.Duration)
+	s.total.Sum += e.Own()
+	s.total.Max = max(s.total.Max, e.Own())
 	s.total.Last = e.Time
 	e.Seen, e.Plan = s.total.Count, s.total.Plan
 	h.trimShapes()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"gorm.io/gorm"
@@ -56,16 +57,15 @@ func (l *Log) WantsCallers() bool { return l.limits.lowest < never }
 // Observe implements hook.Observer: for a statement that is not slow, one
 // comparison.
 func (l *Log) Observe(ctx context.Context, r *hook.Record) {
-	if r.Duration < l.limits.lowest {
-		return
+	if own := ownTime(r.Duration, r.Waited); own >= l.limits.lowest {
+		l.observeSlow(ctx, r, own)
 	}
-	l.observeSlow(ctx, r)
 }
 
 // observeSlow takes a slow statement in, on the goroutine that ran it. A refused
-// statement is not slow, however long it waited: it ran nowhere.
-func (l *Log) observeSlow(ctx context.Context, r *hook.Record) {
-	if r.Outcome == hook.Refused || r.Text == nil || ctx.Value(ownKey{}) != nil || !l.limits.slow(r.Duration, r.Text) {
+// statement is not slow: it ran nowhere.
+func (l *Log) observeSlow(ctx context.Context, r *hook.Record, own time.Duration) {
+	if r.Outcome == hook.Refused || r.Text == nil || ctx.Value(ownKey{}) != nil || !l.limits.slow(own, r.Text) {
 		return
 	}
 	defer l.recovered()

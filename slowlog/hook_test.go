@@ -67,6 +67,32 @@ func TestObserveKeepsFromTheThresholdOn(t *testing.T) {
 	}
 }
 
+// Waiting is not the statement's own time.
+func TestWhatAStatementWaitedForDoesNotMakeItSlow(t *testing.T) {
+	t.Parallel()
+	const threshold = 100 * time.Millisecond
+	l := New(Config{Threshold: threshold})
+	r := recordOf("SELECT 1", time.Second)
+	r.Waited = time.Second - threshold + 1
+	l.Observe(t.Context(), r)
+	r.Waited = 2 * time.Second // clocks read apart
+	l.Observe(t.Context(), r)
+	if s := l.Stats(); s.Slow != 0 {
+		t.Fatalf("%+v", s)
+	}
+	for _, own := range []time.Duration{threshold, 3 * threshold} {
+		r.Waited = time.Second - own
+		l.Observe(t.Context(), r)
+	}
+	entries, top := l.Entries(), l.Top(1)
+	if len(entries) != 2 || entries[0].Duration != time.Second || entries[0].Waited != time.Second-3*threshold || entries[0].Own() != 3*threshold {
+		t.Errorf("entries %+v", entries)
+	}
+	if len(top) != 1 || top[0].Sum != 4*threshold || top[0].Max != 3*threshold || top[0].Mean() != 2*threshold {
+		t.Errorf("total %+v", top)
+	}
+}
+
 func TestCallersAreWantedWhereSomethingCanBeSlow(t *testing.T) {
 	t.Parallel()
 	never := map[string]time.Duration{"orders": -1}

@@ -45,7 +45,7 @@ func TestPlanIsAskedOfTheNodeThatRanTheStatement(t *testing.T) {
 	cfg.Tracer = onReplica
 	replica := stdlib.OpenDB(*cfg)
 	defer replica.Close() //nolint:errcheck // after the test
-	l := use(t, db, Config{Threshold: 1, Explain: Analyze})
+	l := analyzing(t, db)
 	hub, err := hook.Attach(db)
 	if err != nil {
 		t.Fatal(err)

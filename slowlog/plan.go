@@ -77,6 +77,46 @@ func (p *QueryPlan) find(f Finding) {
 	}
 }
 
+// String returns Text and, below it, what is conspicuous, for a terminal. It is
+// empty for a nil plan, so that Entry.Plan can be printed as it is.
+func (p *QueryPlan) String() string {
+	if p == nil {
+		return ""
+	}
+	return strings.Join(append([]string{p.Text}, p.details()...), "\n* ")
+}
+
+// details are the findings as sentences. What was found several times at one kind
+// of step on one table is said once.
+func (p *QueryPlan) details() []string {
+	type place struct {
+		kind        Kind
+		step, where string
+	}
+	index := make(map[place]int)
+	var all []string
+	var times []int
+	for _, f := range p.Findings {
+		at := place{f.Kind, f.Step, f.Table}
+		if f.Table == "" {
+			at.where = f.Detail
+		}
+		i, known := index[at]
+		if !known {
+			i = len(all)
+			index[at] = i
+			all, times = append(all, f.Detail), append(times, 0)
+		}
+		times[i]++
+	}
+	for i, n := range times {
+		if n > 1 {
+			all[i] += fmt.Sprintf(" (%d times)", n)
+		}
+	}
+	return all
+}
+
 func (p *QueryPlan) size() int {
 	if p == nil {
 		return 0

@@ -19,6 +19,28 @@ func kinds(p *QueryPlan) []Kind {
 	return k
 }
 
+func TestPlanIsPrintedWithWhatIsConspicuous(t *testing.T) {
+	t.Parallel()
+	var none *QueryPlan
+	scan := func(table string, kept float64) *pgStep {
+		return &pgStep{NodeType: "Seq Scan", Relation: table, PlanRows: kept}
+	}
+	root := &pgStep{NodeType: "Append", Plans: []pgStep{*scan("orders", 5), *scan("orders", 7), *scan("items", 1)}}
+	p := root.plan(false, map[string]int64{"orders": 2000, "items": 3000})
+	p.find(Finding{Kind: Spill, Step: "Sort", Detail: "Sort wrote 1 kB to disk"})
+	p.find(Finding{Kind: Spill, Step: "Sort", Detail: "Sort wrote 2 kB to disk"})
+	want := p.Text + `
+* Seq Scan reads the whole of orders, about 2000 rows, for 5 (2 times)
+* Seq Scan reads the whole of items, about 3000 rows, for 1
+* Sort wrote 1 kB to disk
+* Sort wrote 2 kB to disk`
+	for value, want := range map[fmt.Stringer]string{none: "", p: want, &QueryPlan{Text: "SCAN a"}: "SCAN a"} {
+		if got := fmt.Sprint(value); got != want {
+			t.Errorf("printed\n%s\nwant\n%s", got, want)
+		}
+	}
+}
+
 func TestPostgresPlanIsJudged(t *testing.T) {
 	t.Parallel()
 	const scan = `"Node Type": "Seq Scan", "Relation Name": "orders", "Alias": "o", "Plan Rows": 5`

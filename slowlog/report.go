@@ -56,15 +56,16 @@ func (l *Log) attributes(e *Entry) []slog.Attr {
 		slog.String("db", l.cfg.Name),
 		slog.Duration("duration", e.Duration.Round(time.Microsecond)),
 		slog.String("operation", e.Operation),
-		slog.String("table", e.Table),
-		slog.Int64("rows", e.Rows),
 		slog.String("statement", e.Shape),
 		slog.String("fingerprint", fmt.Sprintf("%016x", e.Fingerprint)),
 		slog.Uint64("seen", e.Seen),
 		slog.String("outcome", e.Outcome),
 	)
+	if e.Rows >= 0 {
+		attrs = append(attrs, slog.Int64("rows", e.Rows))
+	}
 	for _, a := range []struct{ key, value string }{
-		{"node", e.Node}, {"error", e.Error}, {"site", e.Site.String()}, {"route", e.Route}, {"user", e.User}, {"trace_id", e.TraceID},
+		{"table", e.Table}, {"node", e.Node}, {"error", e.Error}, {"site", e.Site.String()}, {"route", e.Route}, {"user", e.User}, {"trace_id", e.TraceID},
 	} {
 		if a.value != "" {
 			attrs = append(attrs, slog.String(a.key, a.value))
@@ -77,11 +78,9 @@ func (l *Log) attributes(e *Entry) []slog.Attr {
 		attrs = append(attrs, slog.Bool("background", true))
 	}
 	if e.Plan != nil {
-		findings := make([]string, len(e.Plan.Findings))
-		for i, f := range e.Plan.Findings {
-			findings[i] = f.Detail
+		if findings := e.Plan.details(); len(findings) > 0 {
+			attrs = append(attrs, slog.Any("findings", findings))
 		}
-		attrs = append(attrs, slog.Any("findings", findings))
 		if !e.Plan.At.Before(e.Time) { // made for this entry: written once
 			attrs = append(attrs, slog.String("plan", e.Plan.Text))
 		}

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"strings"
@@ -88,6 +89,30 @@ func TestLineHasTheEntryAsAttributes(t *testing.T) {
 	}
 	if _, again := got[1]["plan"]; again {
 		t.Error("the plan was written again with the next statement of the shape")
+	}
+}
+
+func TestLineOmitsWhatIsEmpty(t *testing.T) {
+	t.Parallel()
+	l := New(Config{})
+	e := Entry{Time: time.Now(), Shape: "SELECT ?", Operation: "select", Rows: -1, Outcome: "database", Plan: &QueryPlan{Text: "Result"}}
+	for _, a := range l.attributes(&e) {
+		switch a.Key {
+		case "table", "rows", "findings", "node", "error", "site", "route", "user", "trace_id", "waited", "background":
+			t.Errorf("the line has %v", a)
+		}
+	}
+}
+
+func TestLineMergesEqualFindings(t *testing.T) {
+	t.Parallel()
+	l := New(Config{})
+	same := Finding{Kind: SequentialScan, Step: "Seq Scan", Table: "orders", Detail: "Seq Scan reads the whole of orders"}
+	e := Entry{Plan: &QueryPlan{Findings: []Finding{same, same, same}}}
+	for _, a := range l.attributes(&e) {
+		if got := fmt.Sprint(a.Value.Any()); a.Key == "findings" && got != "[Seq Scan reads the whole of orders (3 times)]" {
+			t.Errorf("findings %s", got)
+		}
 	}
 }
 

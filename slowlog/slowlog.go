@@ -8,7 +8,7 @@
 //	for _, t := range log.Top(10) { fmt.Println(t.Sum, t.Count, t.Shape) }
 //
 // A statement's time is its own: not that of its preloads, of hooks or of the
-// commit. What is kept holds no literal, no parameter and no error text, so that
+// commit, nor that spent waiting for a limit or for another's query. What is kept holds no literal, no parameter and no error text, so that
 // a history may be shown to whoever may read the program.
 //
 // Plans are asked for beside the traffic: by one goroutine, for one shape once in
@@ -44,6 +44,8 @@ type Log struct {
 
 	dialect string // of the database, set by Initialize
 	planner planner
+
+	minTimeout time.Duration // of a statement that asks for a plan
 
 	count struct {
 		slow                                                  [maxOperations]atomic.Uint64
@@ -87,7 +89,7 @@ func New(cfg Config) *Log {
 		_, _ = rand.Read(cfg.HashKey) // never fails
 	}
 	l := &Log{
-		cfg: cfg, limits: newThresholds(cfg), now: time.Now,
+		cfg: cfg, limits: newThresholds(cfg), now: time.Now, minTimeout: minExplainTimeout,
 		history:      newHistory(cfg.History, cfg.MaxBytes),
 		reports:      make(chan Entry, min(max(cfg.Queue, 0), maxHistory)),
 		explains:     make(chan *job, explainQueue),

@@ -99,7 +99,12 @@ func run(ctx context.Context, addr string, serve bool) (err error) {
 	}()
 
 	base := "http://" + l.Addr().String()
-	fmt.Printf("A shop with %d products, %d customers and %d orders on SQLite, at %s\n", products, customers, orders, base)
+	fmt.Printf("A shop with %d products, %d customers and %d orders on SQLite, at %s", products, customers, orders, base)
+	if serve {
+		fmt.Println()
+	} else {
+		fmt.Println(" until the visit is over (-serve: until Ctrl-C)")
+	}
 	v := visit{ctx: ctx, base: base, plugin: plugin, reports: found}
 	if err := v.all(); err != nil {
 		return err

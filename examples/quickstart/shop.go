@@ -21,7 +21,7 @@ type (
 		Name       string
 		PriceCents int64
 		CategoryID uint
-		Category   Category
+		Category   *Category `json:",omitempty"`
 	}
 	Customer struct {
 		ID   uint

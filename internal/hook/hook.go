@@ -186,8 +186,12 @@ func (h *Hub) Routed() bool { return h.pool != nil }
 // Register adds a part. What it takes part in is found by the interfaces that
 // it implements: [Gate], [Server], [Charger], [Router], [Observer],
 // [TxnObserver]. At most one Router and one Server are possible. The returned
-// function takes the part out again; statements under way finish with it.
+// function takes the part out again; statements under way finish with it. The
+// part is known by its value, so that this must be comparable.
 func (h *Hub) Register(part any) (remove func(), err error) {
+	if v := reflect.ValueOf(part); !v.IsValid() || !v.Comparable() {
+		return nil, fmt.Errorf("hook: Register %T: a part must be comparable, such as a pointer", part)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	parts := append(slices.Clone(h.parts), part)

@@ -54,6 +54,25 @@ var outcomeNames = [...]string{"database", "l1", "l2", "shared", "refused"}
 
 func (o Outcome) String() string { return outcomeNames[o] }
 
+// Lookup says what the cache did for a statement. It is the [Server]'s to set;
+// where the answer came from is the Outcome.
+type Lookup uint8
+
+// The kinds of look-up. NotAsked: there is no cache, or it has no business with
+// the statement: no rule, a transaction, a write. Miss: the database was asked
+// because the cache did not hold the answer. Bypass: the statement asked for the
+// cache, which could not be used for it just now, or for results like its own.
+const (
+	NotAsked Lookup = iota
+	Hit
+	Miss
+	Bypass
+)
+
+var lookupNames = [...]string{"not_asked", "hit", "miss", "bypass"}
+
+func (l Lookup) String() string { return lookupNames[l] }
+
 // Access says what a statement needs of a node.
 type Access uint8
 
@@ -87,6 +106,7 @@ type Record struct {
 	Chain   Chain
 	Where   Where
 	Outcome Outcome
+	Lookup  Lookup
 	Access  Access
 	// Background: run by the plugin itself, not for a waiting caller.
 	Background bool
@@ -136,8 +156,9 @@ type Record struct {
 	// Start is the time at which the terminal callback began. Duration is the
 	// statement's own time: building, waiting, running and scanning it, without
 	// its preloads, hooks and GORM's default transaction; of Rows to their
-	// Close. Waited is the part of it spent waiting for somebody else's flight
-	// or for a limit.
+	// Close. Waited is the part of it spent waiting for something else than the
+	// statement's own run: somebody else's flight, a limit, the cache's Redis and
+	// its catalogue.
 	Start    time.Time
 	Duration time.Duration
 	Waited   time.Duration
@@ -154,6 +175,7 @@ type Record struct {
 	wrapped  bool      // another plugin's pool stands around ours
 	sent     bool      // the server may have seen it
 	cancel   func()    // of the context of an attempt with a budget
+	charged  bool      // the chargers have let it, or its fork, go to a database
 	conn     *sql.Conn // of a write that must not be sent twice
 	outer    *Record   // the statement that this Direct one is sent for
 	runErr   error     // the driver's error, before GORM translates it
@@ -289,6 +311,15 @@ func (r *Record) Fork(ctx context.Context) *Record {
 		forked: true, hint: r.Hint(),
 	}
 	return f
+}
+
+// Take notes what a fork of r has done in r's place, after its Finish: where it
+// ran, what it waited for, and that it has been charged, so that a Next of r
+// charges the caller no second time.
+func (r *Record) Take(f *Record) {
+	r.Node, r.Reason, r.Retries, r.Outcome = f.Node, f.Reason, f.Retries, f.Outcome
+	r.Waited += f.Waited
+	r.charged = f.charged
 }
 
 // Finish ends a fork: n is the number of rows read, err what went wrong.

@@ -58,7 +58,7 @@ func (r *Record) Next(ctx context.Context) (*sql.Rows, error) {
 }
 
 func (r *Record) charge(ctx context.Context) error {
-	if r.Chain.writes() || r.Chain == Raw || r.outer != nil {
+	if r.Chain.writes() || r.Chain == Raw || r.outer != nil || r.charged {
 		return nil
 	}
 	for _, c := range r.stages.chargers {
@@ -67,6 +67,7 @@ func (r *Record) charge(ctx context.Context) error {
 			return err
 		}
 	}
+	r.charged = true
 	return nil
 }
 
@@ -83,7 +84,7 @@ func (r *Record) beforeWrite(ctx context.Context) error {
 	if len(r.stages.txns) == 0 || r.comesBack() {
 		return nil
 	}
-	t := &Txn{Context: ctx, Node: r.Node, Autocommit: true, Foreign: r.Where == Foreign, stages: r.stages}
+	t := &Txn{Context: ctx, Node: r.Node, Autocommit: true, Foreign: r.Where == Foreign, Pinned: r.Where == Pinned, stages: r.stages}
 	t.note(r.Text)
 	if err := t.beforeCommit(ctx); err != nil {
 		t.end(RolledBack)

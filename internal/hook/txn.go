@@ -25,6 +25,9 @@ type Txn struct {
 	// Foreign: the statement ran on a pool or transaction that is not ours. When
 	// it commits is not known: count it as committed now, and trust no more.
 	Foreign bool
+	// Pinned: an autocommit write on a connection of db.Connection. When the
+	// program has sent BEGIN there by hand, the write commits with its COMMIT.
+	Pinned bool
 
 	stages *stages
 

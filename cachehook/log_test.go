@@ -1,0 +1,120 @@
+package cachehook
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// logged is a log that a test can read while it is written.
+type logged struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *logged) lines(with string) (found []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(l.buf.String()) {
+		if strings.Contains(line, with) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+func TestLogSaysThatThereIsNoRedisOnceSomethingIsCached(t *testing.T) {
+	t.Parallel()
+	dsn := database(t)
+	const text = "no Redis"
+	for _, test := range []struct {
+		name   string
+		tables map[string]Rule
+		start  int
+	}{
+		{"rules", map[string]Rule{"products": {TTL: time.Hour}}, 1},
+		{"none", map[string]Rule{}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var log logged
+			db := open(t, dsn, Config{Name: "shop", Tables: test.tables, Logger: log.logger()})
+			equal(t, "lines at start", len(log.lines(text)), test.start)
+			db.price(t, 1)
+			equal(t, "lines after a read", len(log.lines(text)), test.start)
+			for range 2 {
+				must(t, db.Clauses(TTL(time.Minute)).Find(&[]product{}).Error)
+			}
+			equal(t, "lines after something was stored", len(log.lines(text)), 1)
+			equal(t, "lines that name the database", len(log.lines("db=shop")), len(log.lines("cachehook: ")))
+			if test.start == 1 && len(log.lines("ttl=1h0m0s")) != 1 {
+				t.Errorf("not the longest TTL: %q", log.lines(text))
+			}
+		})
+	}
+}
+
+func TestLogNamesOnceTheRulesForTablesThatAreNotThere(t *testing.T) {
+	t.Parallel()
+	var log logged
+	dsn := database(t)
+	db := open(t, dsn, Config{Tables: map[string]Rule{"productz": {}, "Products": {}}, Logger: log.logger()})
+	db.price(t, 1)
+	eventually(t, "a warning", 5*time.Second, func() bool { return len(log.lines("table=productz")) == 1 })
+	must(t, db.Exec("CREATE TABLE more (id bigint)").Error) // the catalogue is read again
+	for range 2 {
+		db.price(t, 1)
+	}
+	equal(t, "warnings", len(log.lines("level=WARN")), 1)
+}
+
+func TestLogNamesOnceARuleAlthoughNoStatementEverFitsOne(t *testing.T) {
+	t.Parallel()
+	var log logged
+	db := open(t, database(t), Config{Tables: map[string]Rule{"productz": {}}, Logger: log.logger()})
+	db.price(t, 1)
+	eventually(t, "a warning", 5*time.Second, func() bool { return len(log.lines("table=productz")) == 1 })
+}
+
+func TestLogSaysWhyRedisDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	addr := gone.Addr().String()
+	must(t, gone.Close())
+	rdb := redis.NewClient(&redis.Options{Addr: addr}) // tries again for longer than the budget
+	t.Cleanup(func() { _ = rdb.Close() })
+	var log logged
+	db := open(t, database(t), Config{Redis: rdb, Timeout: 20 * time.Millisecond, OnRedisFailure: FailWrite, Logger: log.logger()})
+	for range tripAfter {
+		db.price(t, 1)
+	}
+	eventually(t, "a line with the reason", 5*time.Second, func() bool { return len(log.lines("Redis does not answer")) == 1 })
+	if line := log.lines("Redis does not answer")[0]; !strings.Contains(line, "connection refused") {
+		t.Errorf("no reason in %s", line)
+	}
+	var met error
+	eventually(t, "the breaker refuses", 5*time.Second, func() bool {
+		met = db.cache.Invalidate(context.Background(), "tag")
+		return errors.Is(met, errDown)
+	})
+	if !strings.Contains(met.Error(), "connection refused") {
+		t.Errorf("no reason in %v", met)
+	}
+}

@@ -1,0 +1,71 @@
+package cachehook
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gorminfra/infra/internal/sqltext"
+)
+
+// byRule reports whether every table that the text reads has a rule, and the
+// shortest of their times.
+func (c *Cache) byRule(text *sqltext.Statement) (ttl time.Duration, ok bool) {
+	if len(c.cfg.Tables) == 0 {
+		return 0, false
+	}
+	for _, t := range text.Reads {
+		r, ok := c.cfg.Tables[t.Name]
+		if !ok {
+			if r, ok = c.cfg.Tables[strings.ToLower(t.Name)]; !ok {
+				return 0, false
+			}
+		}
+		if r.TTL > 0 && (ttl == 0 || r.TTL < ttl) {
+			ttl = r.TTL
+		}
+	}
+	return ttl, true
+}
+
+func foldRules(rules map[string]Rule) map[string]Rule {
+	folded := make(map[string]Rule, len(rules))
+	for name, r := range rules {
+		folded[strings.ToLower(name)] = r
+	}
+	return folded
+}
+
+// checkRules has the catalogue read at the first read that no rule is for: when
+// no rule ever is for anything, nothing else would read it, and nobody would
+// learn why. It does not wait.
+func (c *Cache) checkRules() {
+	if len(c.cfg.Tables) > 0 && !c.rulesChecked.Load() && !c.rulesChecked.Swap(true) {
+		c.catalog.get(c.life, false)
+	}
+}
+
+// warnOfRules names, once each, the tables that rules are for and the database
+// has not got.
+func (c *Cache) warnOfRules(cat *catalog) {
+	if cat.trusting {
+		return
+	}
+	known := make(map[string]bool, len(cat.relations))
+	for name := range cat.relations {
+		known[strings.ToLower(name)] = true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var missing []string
+	for name := range c.cfg.Tables {
+		if !known[name] && !slices.Contains(c.warnedOf, name) {
+			missing = append(missing, name)
+		}
+	}
+	slices.Sort(missing)
+	c.warnedOf = append(c.warnedOf, missing...)
+	for _, name := range missing {
+		c.cfg.Logger.Warn("cachehook: Tables has a rule for a table that the database does not have: nothing is cached by it until there is one", "table", name)
+	}
+}
