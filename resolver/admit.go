@@ -44,7 +44,7 @@ func (g *gate) bound(connections, reserve int) {
 // connections are for more urgent ones.
 func (n *node) enter(p Priority) bool {
 	now := n.inFlight.Add(1)
-	if limit := n.gate.limits[p].Load(); limit > 0 && now > limit || n.draining.Load() {
+	if limit := n.gate.limits[p].Load(); limit > 0 && now > limit || n.drained() {
 		n.leave()
 		return false
 	}
@@ -121,7 +121,7 @@ func (r *Resolver) admitSlowly(ctx context.Context, rec *hook.Record, q *questio
 				return n, why, nil
 			}
 			r.unspill(rec)
-			if n.draining.Load() {
+			if n.drained() {
 				continue // the next decision knows
 			}
 			n.gate.waiting[q.priority].Add(1)

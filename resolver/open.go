@@ -227,17 +227,23 @@ func (r *Resolver) closeAll() error {
 func (r *Resolver) closeNodes() error {
 	var errs []error
 	for _, n := range r.nodes() {
-		if n.watch != nil {
-			n.watch.close()
-		}
-		if h := n.hooked.Load(); h != nil && !n.given {
-			h.Close()
-		}
-		if n.ours != nil {
-			errs = append(errs, n.ours.Close())
-		}
+		errs = append(errs, n.close())
 	}
 	return errors.Join(errs...)
+}
+
+// close closes what was opened for n, whose goroutines have ended.
+func (n *node) close() error {
+	if n.watch != nil {
+		n.watch.close()
+	}
+	if h := n.hooked.Load(); h != nil && !n.given {
+		h.Close()
+	}
+	if n.ours != nil {
+		return n.ours.Close()
+	}
+	return nil
 }
 
 // hold ties a node to what the hook layer calls it.

@@ -79,14 +79,18 @@ func jittered(d time.Duration) time.Duration { return d - time.Duration(rand.Int
 // keep runs the goroutine that holds n's pool at Min.
 func (r *Resolver) keep(n *node) {
 	r.wg.Add(1)
+	n.wg.Add(1)
 	go func() {
 		defer r.wg.Done()
+		defer n.wg.Done()
 		timer := time.NewTimer(0)
 		defer timer.Stop()
 		var resolved time.Time
 		for {
 			select {
 			case <-r.ctx.Done():
+				return
+			case <-n.stop:
 				return
 			case <-timer.C:
 			}

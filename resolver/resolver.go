@@ -79,6 +79,8 @@ type Resolver struct {
 	lastFailover Failover
 	probed       chan struct{} // closed and replaced when a probe has ended
 
+	changing sync.Mutex // one change of the nodes at a time; held before mu, also over opening and closing
+
 	watching   sync.Once // starts the primary's probes
 	ctx        context.Context
 	cancel     context.CancelFunc
@@ -179,6 +181,8 @@ func (r *Resolver) unanswered() (names []string, next <-chan struct{}) {
 // replica finish. It may be called more than once.
 func (r *Resolver) Close() error {
 	r.closing.Do(func() {
+		r.changing.Lock()
+		defer r.changing.Unlock()
 		if !r.live.Swap(false) {
 			return
 		}
@@ -191,6 +195,7 @@ func (r *Resolver) Close() error {
 		errs := []error{r.closeNodes()}
 		for _, far := range r.groups.far {
 			far.live.Store(false)
+			far.watching.Do(func() {})
 			far.cancel()
 			far.wg.Wait()
 			errs = append(errs, far.closeNodes())

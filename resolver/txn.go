@@ -71,7 +71,7 @@ func (r *Resolver) beginOn(ctx context.Context, opts *sql.TxOptions, hint hook.H
 			return nil, 0, err
 		}
 		n.begins.Add(1)
-		if !n.draining.Load() {
+		if !n.drained() {
 			return n, why, nil
 		}
 		n.begins.Add(-1) // the next decision knows
