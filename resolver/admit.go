@@ -89,7 +89,12 @@ func (r *Resolver) admit(ctx context.Context, rec *hook.Record, q *question) (*h
 		return nil, err
 	}
 	r.bind(rec, q, n)
-	return r.send(rec, n, why), nil
+	hn := r.send(rec, n, why)
+	if r.root.cfg.Trace {
+		rec.Node = hn // for rows that are still read when GORM logs
+		r.traced(rec)
+	}
+	return hn, nil
 }
 
 // admitSlowly is for reads that find no replica, or a node without room for

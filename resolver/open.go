@@ -154,7 +154,15 @@ func (r *Resolver) adopt(n *node, pool gorm.ConnPool) {
 		r.applyPool(n, db)
 		n.db.Store(db)
 	}
+	r.called(pool)
 	r.hold(n, r.hub.NewNode(n.name, pool))
+}
+
+// sameDSN reports whether two dialectors of Postgres connect to the same server
+// as the same user in the same way: then one pool is enough.
+func sameDSN(a, b gorm.Dialector) bool {
+	p, q := postgresConfig(a), postgresConfig(b)
+	return p != nil && q != nil && p.Conn == nil && q.Conn == nil && p.DSN != "" && p.DSN == q.DSN
 }
 
 // watcherFor makes the probe of a node that a dialector opened: on a connection

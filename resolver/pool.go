@@ -27,6 +27,10 @@ func (r *Resolver) applyPool(n *node, db *sql.DB) {
 		db.SetMaxOpenConns(p.Max)
 		db.SetMaxIdleConns(p.Max) // IdleTimeout takes what is too much, and not each lull
 		n.idle = p.Max
+		if idle := r.root.maxIdle; idle > 0 {
+			n.idle, n.min = min(n.idle, idle), min(n.min, idle)
+			db.SetMaxIdleConns(n.idle)
+		}
 	}
 	if p.IdleTimeout != 0 {
 		db.SetConnMaxIdleTime(max(p.IdleTimeout, 0))

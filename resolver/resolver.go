@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"gorm.io/gorm"
 
 	"github.com/gorminfra/infra/internal/hook"
 )
@@ -78,6 +79,10 @@ type Resolver struct {
 	failoverTime time.Duration
 	lastFailover Failover
 	probed       chan struct{} // closed and replaced when a probe has ended
+
+	faults  []error                     // of Register and Call, for db.Use
+	calls   []func(gorm.ConnPool) error // guarded by mu
+	maxIdle int                         // 0: not set
 
 	changing sync.Mutex // one change of the nodes at a time; held before mu, also over opening and closing
 

@@ -26,6 +26,23 @@ func (a *router) Begun(hn *hook.Node) {
 	}
 }
 
+// Places implements hook.Placer.
+func (a *router) Places() bool { return len(a.r.groups.byTable) > 0 }
+
+// Place implements hook.Placer.
+func (a *router) Place(hint hook.Hint) *hook.Node {
+	p, err := a.r.belongsTx(hint)
+	if err != nil {
+		return nil
+	}
+	hint.Read = hint.Read || hint.Use != "" && !hint.Write
+	n, _, err := p.r.placeOf(context.Background(), nil, hint, nil, &p)
+	if err != nil {
+		return nil
+	}
+	return n.hooked.Load()
+}
+
 // RetryTx implements hook.TxRetrier.
 func (a *router) RetryTx(ctx context.Context, hn *hook.Node, opts *sql.TxOptions, hint hook.Hint, err error) *hook.Node {
 	failed := a.r.nodeOf(hn)
