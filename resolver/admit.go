@@ -44,7 +44,7 @@ func (g *gate) bound(connections, reserve int) {
 // connections are for more urgent ones.
 func (n *node) enter(p Priority) bool {
 	now := n.inFlight.Add(1)
-	if limit := n.gate.limits[p].Load(); limit > 0 && now > limit || n.draining.Load() {
+	if limit := n.gate.limits[p].Load(); limit > 0 && now > limit || n.drained() {
 		n.leave()
 		return false
 	}
@@ -89,7 +89,12 @@ func (r *Resolver) admit(ctx context.Context, rec *hook.Record, q *question) (*h
 		return nil, err
 	}
 	r.bind(rec, q, n)
-	return r.send(rec, n, why), nil
+	hn := r.send(rec, n, why)
+	if r.root.cfg.Trace {
+		rec.Node = hn // for rows that are still read when GORM logs
+		r.traced(rec)
+	}
+	return hn, nil
 }
 
 // admitSlowly is for reads that find no replica, or a node without room for
@@ -121,7 +126,7 @@ func (r *Resolver) admitSlowly(ctx context.Context, rec *hook.Record, q *questio
 				return n, why, nil
 			}
 			r.unspill(rec)
-			if n.draining.Load() {
+			if n.drained() {
 				continue // the next decision knows
 			}
 			n.gate.waiting[q.priority].Add(1)

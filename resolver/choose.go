@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -169,7 +170,9 @@ func (r *rotation) pickSlow(p Policy, d *demand) (*member, flaw) {
 	case fit == len(r.list):
 		return r.list[bounded(p.Choose(r.list), fit)].m, flawNone
 	}
-	some := make([]Candidate, 0, fit)
+	buffer := candidates.Get().(*[]Candidate)
+	defer candidates.Put(buffer)
+	some := (*buffer)[:0]
 	for _, c := range r.list {
 		if c.m.flawOf(d) == flawNone {
 			some = append(some, c)
@@ -178,8 +181,12 @@ func (r *rotation) pickSlow(p Policy, d *demand) (*member, flaw) {
 	if len(some) == 0 {
 		return nil, flawStale
 	}
+	*buffer = some
 	return some[bounded(p.Choose(some), len(some))].m, flawNone
 }
+
+// candidates are slices for policies, which may not keep them.
+var candidates = sync.Pool{New: func() any { return new([]Candidate) }}
 
 // bounded keeps a policy's answer inside of the list.
 func bounded(i, n int) int {

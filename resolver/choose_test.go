@@ -187,7 +187,7 @@ func BenchmarkDecide(b *testing.B) {
 		all = append(all, n)
 	}
 	r.set.Store(&nodeSet{all})
-	rot := &rotation{}
+	rot := &rotation{configured: 3}
 	for _, n := range r.replicas() {
 		rot.list = append(rot.list, Candidate{&n.member})
 	}

@@ -199,7 +199,7 @@ func (r *Resolver) makeGroups() error {
 		if made.policy == nil {
 			made.policy = r.cfg.Policy
 		}
-		if cfg.Source != nil {
+		if cfg.Source != nil && !sameDSN(cfg.Source.Dialector, r.hub.DB().Dialector) {
 			made.home = r.farFor(i, cfg, made.policy)
 			g.far = append(g.far, made.home)
 		}

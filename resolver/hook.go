@@ -21,7 +21,7 @@ func (r *Resolver) Name() string { return "infra:resolver" }
 // Initialize implements gorm.Plugin; db.Use calls it. It reports every fault of
 // the configuration before it touches db. It does not wait for any server.
 func (r *Resolver) Initialize(db *gorm.DB) error {
-	if err := r.given.Validate(); err != nil {
+	if err := errors.Join(append(r.faults, r.given.Validate())...); err != nil {
 		return err
 	}
 	r.mu.Lock()
@@ -46,11 +46,23 @@ func (r *Resolver) Initialize(db *gorm.DB) error {
 		return nil // GORM was opened over a transaction, which is all there is
 	}
 	r.hub = h
+	if r.cfg.Source != nil && sameDSN(r.cfg.Source.Dialector, h.DB().Dialector) {
+		r.cfg.Source = nil
+	}
 	if err := r.makeGroups(); err != nil {
 		return err
 	}
 	if err := r.makeNodes(); err != nil {
 		return errors.Join(err, r.closeAll())
+	}
+	if r.primary().given {
+		if pool := r.primary().db.Load(); pool != nil {
+			r.applyPool(r.primary(), pool)
+		}
+		r.called(r.hub.Home().Pool())
+	}
+	if len(r.faults) > 0 {
+		return errors.Join(append(r.faults, r.closeAll())...)
 	}
 	for _, home := range r.homes() {
 		home.mu.Lock()
@@ -64,8 +76,9 @@ func (r *Resolver) Initialize(db *gorm.DB) error {
 		return errors.Join(fmt.Errorf("resolver: %w", err), r.closeAll())
 	}
 	h.Declare(r.declared())
-	if pool := r.primary().db.Load(); pool != nil && r.primary().given {
-		r.applyPool(r.primary(), pool)
+	if r.cfg.Trace {
+		trace(h.DB())
+		trace(db)
 	}
 	for _, home := range r.homes() {
 		home.startAll()
@@ -105,6 +118,8 @@ var (
 	_ hook.OutcomeTeller = (*router)(nil)
 	_ hook.TxnObserver   = (*router)(nil)
 	_ hook.Positioner    = (*router)(nil)
+	_ hook.Begun         = (*router)(nil)
+	_ hook.Placer        = (*router)(nil)
 	_ hook.Observer      = (*router)(nil)
 	_ hook.Meter         = (*router)(nil)
 	_ hook.Budgeter      = (*router)(nil)

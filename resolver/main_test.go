@@ -85,14 +85,35 @@ func open(t *testing.T, dsn string, cfg Config) (*gorm.DB, *Resolver) {
 			_ = pool.Close()
 		}
 	})
-	r := New(cfg)
+	return db, use(t, db, New(cfg))
+}
+
+func use(t *testing.T, db *gorm.DB, r *Resolver) *Resolver {
+	t.Helper()
 	must(t, db.Use(r))
 	t.Cleanup(func() {
 		if err := r.Close(); err != nil {
 			t.Errorf("Close: %v", err)
 		}
 	})
-	return db, r
+	return r
+}
+
+// without opens the rig anew with some rules switched off.
+func (g *rig) without(off rules) {
+	g.t.Helper()
+	g.close()
+	r := New(g.r.given)
+	r.off = off
+	db, err := gorm.Open(postgres.Open(g.primary), &gorm.Config{Logger: logger.Discard})
+	must(g.t, err)
+	g.t.Cleanup(func() {
+		if pool, err := db.DB(); err == nil {
+			_ = pool.Close()
+		}
+	})
+	g.db, g.r = db, use(g.t, db, r)
+	must(g.t, g.r.Ready(deadline(g.t)))
 }
 
 func (g *rig) close() {

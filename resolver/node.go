@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"database/sql"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,9 +20,11 @@ type node struct {
 	groups  []*group // besides the default, or instead of it
 
 	gate     gate
-	draining atomic.Bool  // takes no new work
-	begins   atomic.Int64 // transactions that are being begun
-	most     atomic.Int64 // connections that the pool may open; 0: no bound known
+	draining atomic.Bool    // takes no new work
+	begins   atomic.Int64   // transactions that are being begun
+	stop     chan struct{}  // closed when the node is removed
+	wg       sync.WaitGroup // of the node's goroutines
+	most     atomic.Int64   // connections that the pool may open; 0: no bound known
 
 	hooked   atomic.Pointer[hook.Node] // nil until the node could be opened
 	db       atomic.Pointer[sql.DB]    // the pool below it; nil where it is no *sql.DB
@@ -72,8 +75,13 @@ func newNode(r *Resolver, index int, cfg Node, given bool) *node {
 	n.node, n.home, n.index = n, r, index
 	n.name, n.zone, n.weight = cfg.Name, cfg.Zone, cfg.Weight
 	n.gate.init()
+	n.stop = make(chan struct{})
 	return n
 }
+
+// drained reports whether n takes no new work. A primary does, whatever was said
+// of it while it was a replica.
+func (n *node) drained() bool { return n.draining.Load() && !n.isPrimary() }
 
 // isPrimary reports whether writes go to n.
 func (n *node) isPrimary() bool { return n.home.primary() == n }

@@ -154,7 +154,15 @@ func (r *Resolver) adopt(n *node, pool gorm.ConnPool) {
 		r.applyPool(n, db)
 		n.db.Store(db)
 	}
+	r.called(pool)
 	r.hold(n, r.hub.NewNode(n.name, pool))
+}
+
+// sameDSN reports whether two dialectors of Postgres connect to the same server
+// as the same user in the same way: then one pool is enough.
+func sameDSN(a, b gorm.Dialector) bool {
+	p, q := postgresConfig(a), postgresConfig(b)
+	return p != nil && q != nil && p.Conn == nil && q.Conn == nil && p.DSN != "" && p.DSN == q.DSN
 }
 
 // watcherFor makes the probe of a node that a dialector opened: on a connection
@@ -227,17 +235,23 @@ func (r *Resolver) closeAll() error {
 func (r *Resolver) closeNodes() error {
 	var errs []error
 	for _, n := range r.nodes() {
-		if n.watch != nil {
-			n.watch.close()
-		}
-		if h := n.hooked.Load(); h != nil && !n.given {
-			h.Close()
-		}
-		if n.ours != nil {
-			errs = append(errs, n.ours.Close())
-		}
+		errs = append(errs, n.close())
 	}
 	return errors.Join(errs...)
+}
+
+// close closes what was opened for n, whose goroutines have ended.
+func (n *node) close() error {
+	if n.watch != nil {
+		n.watch.close()
+	}
+	if h := n.hooked.Load(); h != nil && !n.given {
+		h.Close()
+	}
+	if n.ours != nil {
+		return n.ours.Close()
+	}
+	return nil
 }
 
 // hold ties a node to what the hook layer calls it.

@@ -2,6 +2,8 @@ package resolver
 
 import (
 	"math/rand/v2"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -88,28 +90,84 @@ func (leastInFlight) Choose(list []Candidate) int {
 	return best
 }
 
+// ZoneFirst takes the replicas of the first of zones in which one is fit, and
+// those of other zones when there are none. Among the replicas of a zone the
+// choice is the default one.
+func ZoneFirst(zones ...string) Policy { return zoneFirst(slices.Clone(zones)) }
+
+type zoneFirst []string
+
+func (z zoneFirst) Choose(list []Candidate) int {
+	for _, zone := range z {
+		total := 0
+		for _, c := range list {
+			if c.m.zone == zone {
+				total += c.m.weight
+			}
+		}
+		if total > 0 {
+			return lighterOf(list, total, func(m *member) bool { return m.zone == zone })
+		}
+	}
+	total := 0
+	for _, c := range list {
+		total += c.m.weight
+	}
+	return lighterOf(list, total, func(*member) bool { return true })
+}
+
+// lighterOf makes the two draws of the default policy among those of list that
+// in takes, whose weights are total.
+func lighterOf(list []Candidate, total int, in func(*member) bool) int {
+	x := rand.Uint64()
+	p, q := low(x, total), high(x, total)
+	a, b := -1, -1
+	for i, c := range list {
+		if !in(c.m) {
+			continue
+		}
+		if p -= c.m.weight; p < 0 && a < 0 {
+			a = i
+		}
+		if q -= c.m.weight; q < 0 && b < 0 {
+			b = i
+		}
+	}
+	if a < 0 || b < 0 {
+		return 0 // cannot be: the weights sum up to total
+	}
+	if lighter(list[a].m, list[b].m) == list[b].m {
+		return b
+	}
+	return a
+}
+
 // PoolPolicy adapts a policy of gorm.io/plugin/dbresolver (its Policy,
 // PolicyFunc, RandomPolicy, RoundRobinPolicy, StrictRoundRobinPolicy): it sees
 // the pools of the replicas that are fit. A pool that it was not offered counts
-// as the first. It allocates a slice for each read.
+// as the first. It is called under a lock, since not all of dbresolver's bear
+// concurrent calls, and allocates a slice for each read.
 func PoolPolicy(p interface {
 	Resolve([]gorm.ConnPool) gorm.ConnPool
 }) Policy {
-	return poolPolicy{p}
+	return &poolPolicy{p: p}
 }
 
 type poolPolicy struct {
-	p interface {
+	mu sync.Mutex // guards what p keeps
+	p  interface {
 		Resolve([]gorm.ConnPool) gorm.ConnPool
 	}
 }
 
-func (a poolPolicy) Choose(list []Candidate) int {
+func (a *poolPolicy) Choose(list []Candidate) int {
 	pools := make([]gorm.ConnPool, len(list))
 	for i, c := range list {
 		pools[i], _ = c.m.pool.(gorm.ConnPool)
 	}
+	a.mu.Lock()
 	chosen := a.p.Resolve(pools)
+	a.mu.Unlock()
 	for i, p := range pools {
 		if p == chosen {
 			return i

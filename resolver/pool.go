@@ -34,6 +34,10 @@ func (r *Resolver) applyPool(n *node, db *sql.DB) {
 		db.SetMaxOpenConns(p.Max)
 		db.SetMaxIdleConns(p.Max) // IdleTimeout takes what is too much, and not each lull
 		n.idle = p.Max
+		if idle := r.root.maxIdle; idle > 0 {
+			n.idle, n.min = min(n.idle, idle), min(n.min, idle)
+			db.SetMaxIdleConns(n.idle)
+		}
 	}
 	if p.IdleTimeout != 0 {
 		db.SetConnMaxIdleTime(max(p.IdleTimeout, 0))
@@ -86,14 +90,18 @@ func jittered(d time.Duration) time.Duration { return d - time.Duration(rand.Int
 // keep runs the goroutine that holds n's pool at Min.
 func (r *Resolver) keep(n *node) {
 	r.wg.Add(1)
+	n.wg.Add(1)
 	go func() {
 		defer r.wg.Done()
+		defer n.wg.Done()
 		timer := time.NewTimer(0)
 		defer timer.Stop()
 		var resolved time.Time
 		for {
 			select {
 			case <-r.ctx.Done():
+				return
+			case <-n.stop:
 				return
 			case <-timer.C:
 			}

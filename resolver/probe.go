@@ -16,8 +16,10 @@ func (r *Resolver) start(n *node) {
 	}
 	n.watched.Store(true)
 	r.wg.Add(1)
+	n.wg.Add(1)
 	go func() {
 		defer r.wg.Done()
+		defer n.wg.Done()
 		r.probeLoop(n)
 	}()
 }
@@ -32,6 +34,8 @@ func (r *Resolver) probeLoop(n *node) {
 	for failures := 0; ; {
 		select {
 		case <-r.ctx.Done():
+			return
+		case <-n.stop:
 			return
 		case <-timer.C:
 		case <-n.kick:

@@ -51,6 +51,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"gorm.io/gorm"
 
 	"github.com/gorminfra/infra/internal/hook"
 )
@@ -99,6 +100,12 @@ type Resolver struct {
 	failoverTime time.Duration
 	lastFailover Failover
 	probed       chan struct{} // closed and replaced when a probe has ended
+
+	faults  []error                     // of Register and Call, for db.Use
+	calls   []func(gorm.ConnPool) error // guarded by mu
+	maxIdle int                         // 0: not set
+
+	changing sync.Mutex // one change of the nodes at a time; held before mu, also over opening and closing
 
 	watching   sync.Once // starts the primary's probes
 	ctx        context.Context
@@ -200,6 +207,8 @@ func (r *Resolver) unanswered() (names []string, next <-chan struct{}) {
 // replica finish. It may be called more than once.
 func (r *Resolver) Close() error {
 	r.closing.Do(func() {
+		r.changing.Lock()
+		defer r.changing.Unlock()
 		if !r.live.Swap(false) {
 			return
 		}
@@ -212,6 +221,7 @@ func (r *Resolver) Close() error {
 		errs := []error{r.closeNodes()}
 		for _, far := range r.groups.far {
 			far.live.Store(false)
+			far.watching.Do(func() {})
 			far.cancel()
 			far.wg.Wait()
 			errs = append(errs, far.closeNodes())

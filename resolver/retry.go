@@ -70,7 +70,7 @@ func (a *router) Retry(ctx context.Context, rec *hook.Record, err error) *hook.N
 // again counts a second attempt in, whatever the priority: it was let in before.
 func (r *Resolver) again(rec *hook.Record, n *node) *hook.Node {
 	n.inFlight.Add(1)
-	if n.draining.Load() {
+	if n.drained() {
 		n.leave()
 		n = r.primary()
 		n.inFlight.Add(1)

@@ -68,6 +68,9 @@ func (r *Resolver) sessionAt(ctx context.Context) *session {
 // Observe implements hook.Observer: what a session was shown binds its later
 // reads.
 func (a *router) Observe(_ context.Context, rec *hook.Record) {
+	if rec.Outcome != hook.Refused {
+		a.r.traced(rec)
+	}
 	r := a.homeOf(rec)
 	r.heedFailure(rec)
 	if rec.Background || rec.Outcome == hook.Refused || !r.remembers() {

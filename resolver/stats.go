@@ -112,6 +112,9 @@ type GroupStatus struct {
 	MaxLag   time.Duration
 }
 
+// Snapshot is Stats, by the name that an operator looks for.
+func (r *Resolver) Snapshot() Stats { return r.Stats() }
+
 // Stats returns the present state. It does not block on I/O.
 func (r *Resolver) Stats() Stats {
 	s := Stats{Nodes: r.Nodes()}

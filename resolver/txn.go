@@ -26,6 +26,23 @@ func (a *router) Begun(hn *hook.Node) {
 	}
 }
 
+// Places implements hook.Placer.
+func (a *router) Places() bool { return len(a.r.groups.byTable) > 0 }
+
+// Place implements hook.Placer.
+func (a *router) Place(hint hook.Hint) *hook.Node {
+	p, err := a.r.belongsTx(hint)
+	if err != nil {
+		return nil
+	}
+	hint.Read = hint.Read || hint.Use != "" && !hint.Write
+	n, _, err := p.r.placeOf(context.Background(), nil, hint, nil, &p)
+	if err != nil {
+		return nil
+	}
+	return n.hooked.Load()
+}
+
 // RetryTx implements hook.TxRetrier.
 func (a *router) RetryTx(ctx context.Context, hn *hook.Node, opts *sql.TxOptions, hint hook.Hint, err error) *hook.Node {
 	failed := a.r.nodeOf(hn)
@@ -71,7 +88,7 @@ func (r *Resolver) beginOn(ctx context.Context, opts *sql.TxOptions, hint hook.H
 			return nil, 0, err
 		}
 		n.begins.Add(1)
-		if !n.draining.Load() {
+		if !n.drained() {
 			return n, why, nil
 		}
 		n.begins.Add(-1) // the next decision knows
