@@ -19,7 +19,7 @@ func (r *Resolver) applyPool(n *node, db *sql.DB) {
 	if n.given {
 		limit = db.Stats().MaxOpenConnections
 	}
-	if n.given && len(r.replicas()) == 0 && r.cfg.Pool == (Pool{}) {
+	if n.given && len(r.replicas()) == 0 && r.cfg.Pool == (Pool{}) && r.root.maxIdle == 0 {
 		// Nobody spoke of pools: this one stays as it is, but what its maker set
 		// bounds the background too.
 		n.gate.bound(limit, 0)
