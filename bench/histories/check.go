@@ -15,6 +15,7 @@ type history struct {
 	// absences are the times in which there was no primary, or not everybody
 	// knew of the new one. Lag is judged as at their begin.
 	absences []span
+	reasons  map[string]uint64 // of the plugin's decisions
 }
 
 // span is a time, in the machine's nanoseconds.

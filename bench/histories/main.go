@@ -89,7 +89,7 @@ func parse(args []string) (s settings, asJSON bool, err error) {
 	names := flags.String("faults", strings.Join(faultNames(), ","), "what happens to the servers, or none")
 	flags.DurationVar(&s.limit, "limit", 0, "end by then; default 45s and a second for each 1000 read-backs")
 	flags.IntVar(&s.workers, "workers", 3, "processes; the first of them opens no scopes")
-	flags.IntVar(&s.sessions, "sessions", 8, "sessions at a time in each")
+	flags.IntVar(&s.sessions, "sessions", 16, "sessions at a time in each")
 	flags.IntVar(&s.replicas, "replicas", 3, "of the cluster")
 	flags.StringVar(&s.keep, "keep", "", "folder to leave the operations' logs in")
 	flags.BoolVar(&asJSON, "json", false, "print the result as JSON")

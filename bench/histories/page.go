@@ -88,6 +88,11 @@ func (w *worker) pageRound(ctx context.Context, conn *pgx.Conn, random *rand.Ran
 	s.ctx = ctx
 	o := op{ID: w.newID(), Session: s.id, Cell: uint32(random.IntN(w.cfg.Cells)), Kind: kindPage, Start: w.clock.now()}
 	err = s.transact(w.db.WithContext(ctx), &o, func(tx *gorm.DB) error {
+		// Unless it is flushed at once the plugin's own commit may do it, which
+		// moves the position.
+		if err := tx.Exec("SET LOCAL synchronous_commit = on").Error; err != nil {
+			return err
+		}
 		var at int64
 		if err := tx.Raw("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint").Scan(&at).Error; err != nil {
 			return err

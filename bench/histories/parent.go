@@ -53,6 +53,7 @@ type child struct {
 	in        io.WriteCloser
 	answers   chan answer
 	readBacks atomic.Int64
+	reasons   map[string]uint64 // once ended
 	ended     chan struct{}
 }
 
@@ -187,6 +188,8 @@ func (w *child) listen(out io.Reader) {
 		case "session":
 			others := w.parent.workers[1:]
 			others[random.IntN(len(others))].tell(command{Do: "session", Session: a.Session})
+		case "stop":
+			w.reasons = a.Reasons
 		case "failed":
 			w.fail(errors.New(a.Error))
 		default:
@@ -276,8 +279,11 @@ func (w *child) end() {
 // collect reads the logs, into one order of the operations' starts, and the journal
 // of the primary.
 func (p *parent) collect(ctx context.Context) (*history, error) {
-	h := &history{absences: p.absences}
+	h := &history{absences: p.absences, reasons: map[string]uint64{}}
 	for _, w := range p.workers {
+		for why, count := range w.reasons {
+			h.reasons[why] += count
+		}
 		ops, err := readLog(w.log)
 		if err != nil {
 			return nil, err

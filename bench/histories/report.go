@@ -29,6 +29,8 @@ type summary struct {
 	FromReplicas       int     `json:"read_backs_from_replicas"`
 	Share              float64 `json:"share_from_replicas"`
 
+	// Decisions of the plugin, by reason.
+	Decisions map[string]uint64 `json:"decisions"`
 	// PageCommits ended where a page of WAL ends.
 	PageCommits int            `json:"commits_at_page_ends"`
 	Faults      []faultSummary `json:"faults"`
@@ -51,7 +53,7 @@ type faultSummary struct {
 
 // summarize needs the operations in the order of their starts.
 func summarize(s settings, h *history, happened map[string][]span, found []violation) *summary {
-	sum := &summary{Seed: s.seed, Operations: map[string]map[string]int{}, Violations: map[string]int{}, found: found}
+	sum := &summary{Seed: s.seed, Operations: map[string]map[string]int{}, Violations: map[string]int{}, Decisions: h.reasons, found: found}
 	sum.count(h)
 	for _, f := range s.faults {
 		spans := happened[f.name]
@@ -181,6 +183,11 @@ func (sum *summary) print(out io.Writer) {
 	fmt.Fprintf(w, "sessions\t%d\t%d operations after a token\n", sum.Sessions, sum.Carried)
 	fmt.Fprintf(w, "read-backs\t%d\t%.1f %% from replicas\t%.0f/s\n", sum.ReadBacks, 100*sum.Share, sum.ReadBacksPerSecond)
 	fmt.Fprintf(w, "page-end commits\t%d\n", sum.PageCommits)
+	var reasons []string
+	for _, why := range slices.Sorted(maps.Keys(sum.Decisions)) {
+		reasons = append(reasons, fmt.Sprintf("%s %d", why, sum.Decisions[why]))
+	}
+	fmt.Fprintf(w, "decisions\t%s\n", strings.Join(reasons, ", "))
 	for _, f := range sum.Faults {
 		fmt.Fprintf(w, "fault %s\t%d times, %.1f s\t%d operations, %d failed\tslowest %.0f ms\n", f.Name, f.Times, f.Seconds, f.Operations, f.Failed, f.SlowestMS)
 	}

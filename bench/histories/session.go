@@ -43,7 +43,9 @@ func (w *worker) runSessions(ctx context.Context, random *rand.Rand) {
 				break
 			}
 			if random.IntN(3) == 0 {
-				w.say(answer{Did: "session", Session: &h})
+				if random.IntN(2) == 0 {
+					w.say(answer{Did: "session", Session: &h})
+				}
 				break
 			}
 		}
@@ -66,9 +68,23 @@ func (w *worker) runScope(ctx context.Context, random *rand.Rand, h handover) ha
 		if s.random.IntN(4) == 0 {
 			s.write()
 		}
+		s.reads(1 + random.IntN(20))
+		// Whoever reads without a pause from the primary stays there, because no
+		// probe can begin after its last read.
+		if s.random.IntN(4) > 0 {
+			s.think()
+		}
 		s.reads(5 + random.IntN(200))
 	}
 	return handover{ID: s.id, Cells: s.cells, Token: w.tokenOf(s.ctx)}
+}
+
+// think lets some probes pass.
+func (s *session) think() {
+	select {
+	case <-s.ctx.Done():
+	case <-time.After(time.Duration(s.random.Int64N(int64(4 * s.w.cfg.Interval)))):
+	}
 }
 
 // runScopeless lets the first slot write now and then, and all of them read: a

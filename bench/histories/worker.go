@@ -58,6 +58,8 @@ type answer struct {
 	ReadBacks int64     `json:",omitempty"`
 	Pages     int       `json:",omitempty"`
 	Error     string    `json:",omitempty"`
+	// Reasons counts the plugin's decisions, for the end.
+	Reasons map[string]uint64 `json:",omitempty"`
 }
 
 // handover is a session on its way to another scope or process.
@@ -145,7 +147,18 @@ func runWorker(text string) (err error) {
 	w.obey(ctx)
 	stop()
 	wg.Wait()
+	w.say(answer{Did: "stop", Reasons: w.reasons()})
 	return nil
+}
+
+func (w *worker) reasons() map[string]uint64 {
+	sum := map[string]uint64{}
+	for _, n := range w.plugin.Resolver().Nodes() {
+		for why, count := range n.Decisions {
+			sum[why] += count
+		}
+	}
+	return sum
 }
 
 func (w *worker) open(ctx context.Context) (err error) {
@@ -166,6 +179,7 @@ func (w *worker) open(ctx context.Context) (err error) {
 		Resolver: resolver.Config{
 			Replicas: replicas,
 			MaxLag:   w.cfg.MaxLag,
+			Session:  resolver.Session{Key: w.cfg.Key},
 			Pool:     resolver.Pool{Max: max(16, 2*w.cfg.Sessions), Min: 4},
 			Probe:    resolver.Probe{Interval: w.cfg.Interval},
 		},
