@@ -101,7 +101,8 @@ func TestCheckFindsWhatAHistoryViolates(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			var got []string
-			for _, v := range check(c.h) {
+			found, _ := check(c.h)
+			for _, v := range found {
 				got = append(got, v.rule)
 				if v.what == "" {
 					t.Errorf("%s says nothing", v.rule)
@@ -118,18 +119,32 @@ func TestCheckFreezesLagWhileThereIsNoPrimary(t *testing.T) {
 	t.Parallel()
 	h := base().with(bounded(readOf(2, 500, 510, 0, 0, standby), 80))
 	h.absences = []span{{90, 600}}
-	if found := check(h); len(found) != 0 {
+	if found, _ := check(h); len(found) != 0 {
 		t.Errorf("the read may be as old as when the primary went: %v", found)
 	}
 	h.absences = []span{{110, 600}}
-	if found := check(h); len(found) != 1 || found[0].rule != ruleStaleness {
+	if found, _ := check(h); len(found) != 1 || found[0].rule != ruleStaleness {
 		t.Errorf("when the primary went the bound had been exceeded: %v", found)
+	}
+}
+
+func TestCommitMayShowOnAStandbyFirst(t *testing.T) {
+	t.Parallel()
+	h := func(flags uint8) *history {
+		return base().entry(Entry{Writer: 0xb, Cell: 7, Version: 2}).
+			with(writeOf(0xb, 3, 30, 90, 2, done), readOf(2, 50, 60, 2, 0xb, standby), readOf(2, 70, 80, 1, 0xa, flags))
+	}
+	if found, early := check(h(0)); len(found) != 0 || early != 1 {
+		t.Errorf("found %v and %d early commits on the primary, want none and 1", found, early)
+	}
+	if found, _ := check(h(standby)); len(found) != 1 || found[0].rule != ruleMonotonic {
+		t.Errorf("found %v on another standby, want it", found)
 	}
 }
 
 func TestShortestViolationComesFirst(t *testing.T) {
 	t.Parallel()
-	found := check(base().with(readOf(1, 300, 400, 0, 0, standby), readOf(1, 30, 40, 0, 0, standby)))
+	found, _ := check(base().with(readOf(1, 300, 400, 0, 0, standby), readOf(1, 30, 40, 0, 0, standby)))
 	if len(found) != 2 || found[0].length() != 30 || found[1].length() != 390 {
 		t.Errorf("found %v, want that of 30 ns before that of 390 ns", found)
 	}

@@ -25,6 +25,7 @@ var faults = []fault{
 	{"freeze", freezeReplica},
 	{"terminate", terminateSessions},
 	{"page", forcePages},
+	{"promote", promoteReplica},
 }
 
 func faultNames() (names []string) {
@@ -149,6 +150,40 @@ func forcePages(ctx context.Context, p *parent) error {
 }
 
 const pageRounds = 5
+
+// promoteReplica stops the primary as for maintenance, which sends all it has to
+// the standbys, promotes one of them, and brings the old primary back as a
+// standby. Nothing acknowledged may be lost then. (A crash of a primary that
+// replicates asynchronously loses what it had not sent, whoever routes.)
+func promoteReplica(ctx context.Context, p *parent) error {
+	from := p.clock.now()
+	old, next := p.cluster.Primary(), p.someReplica()
+	if err := old.StopFast(); err != nil {
+		return err
+	}
+	if err := p.between(ctx, 10*time.Millisecond, 300*time.Millisecond); err != nil {
+		return err
+	}
+	if err := next.Promote(ctx); err != nil {
+		return err
+	}
+	p.absences = append(p.absences, span{from, p.clock.now() + int64(noticed)})
+	for _, r := range p.cluster.Replicas() {
+		if r == old {
+			continue
+		}
+		if err := r.Follow(ctx, next); err != nil {
+			return err
+		}
+	}
+	if err := old.RestartAsStandby(ctx, next); err != nil {
+		return err
+	}
+	return p.between(ctx, 100*time.Millisecond, time.Second)
+}
+
+// noticed is how long after a promotion a worker may still go by the old primary.
+const noticed = 2 * time.Second
 
 // schedule lets the faults happen, each once in every round, in an order that is
 // drawn, until the end is reached. It returns the first error.

@@ -65,7 +65,9 @@ func main() {
 		fmt.Fprintf(os.Stderr, "histories: seed %d: %v\n", s.seed, err)
 		os.Exit(exitNoProof)
 	}
-	sum := summarize(s, h, faults, check(h))
+	found, early := check(h)
+	sum := summarize(s, h, faults, found)
+	sum.Early = early
 	if asJSON {
 		enc := json.NewEncoder(os.Stdout)
 		enc.SetIndent("", "  ")

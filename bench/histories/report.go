@@ -31,6 +31,8 @@ type summary struct {
 
 	// Decisions of the plugin, by reason.
 	Decisions map[string]uint64 `json:"decisions"`
+	// Early counts commits under way that a standby showed before the primary.
+	Early int `json:"commits_shown_early"`
 	// PageCommits ended where a page of WAL ends.
 	PageCommits int            `json:"commits_at_page_ends"`
 	Faults      []faultSummary `json:"faults"`
@@ -182,6 +184,9 @@ func (sum *summary) print(out io.Writer) {
 	fmt.Fprintf(w, "in all\t%.0f operations/s for %v\n", sum.PerSecond, time.Duration(sum.Seconds*1e9).Round(10*time.Millisecond))
 	fmt.Fprintf(w, "sessions\t%d\t%d operations after a token\n", sum.Sessions, sum.Carried)
 	fmt.Fprintf(w, "read-backs\t%d\t%.1f %% from replicas\t%.0f/s\n", sum.ReadBacks, 100*sum.Share, sum.ReadBacksPerSecond)
+	if sum.Early > 0 {
+		fmt.Fprintf(w, "shown early\t%d commits, by a standby before the primary, and not yet acknowledged\n", sum.Early)
+	}
 	fmt.Fprintf(w, "page-end commits\t%d\n", sum.PageCommits)
 	var reasons []string
 	for _, why := range slices.Sorted(maps.Keys(sum.Decisions)) {
