@@ -112,11 +112,11 @@ func run(ctx context.Context, s settings) (h *history, happened map[string][]spa
 	return h, p.happened, err
 }
 
-// prepare makes the tables. Rows have room to be updated in place, so that a
-// reader finds nothing to tidy up: it would write WAL.
+// prepare makes the tables, with pages to be filled: a reader that finds one
+// fuller than its fillfactor tidies it up, which writes WAL.
 func (p *parent) prepare(ctx context.Context) error {
 	err := p.cluster.Primary().Exec(ctx, "", fmt.Sprintf(`
-		CREATE TABLE cells (id bigint PRIMARY KEY, version bigint NOT NULL, writer bigint NOT NULL) WITH (fillfactor = 10);
+		CREATE TABLE cells (id bigint PRIMARY KEY, version bigint NOT NULL, writer bigint NOT NULL);
 		CREATE TABLE journal (writer bigint NOT NULL, cell bigint NOT NULL, version bigint NOT NULL);
 		INSERT INTO cells SELECT i, 0, 0 FROM generate_series(0, %d) i`, cells-1))
 	if err != nil {
