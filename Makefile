@@ -10,6 +10,7 @@ TIMEOUT   ?= 10m
 FUZZTIME  ?= 20s
 BENCH     ?= .
 BENCHTIME ?= 1s
+OPS       ?= 20000
 
 # The linter is built once for each version and shared by all clones.
 LINT_VERSION := v2.15.0
@@ -20,12 +21,12 @@ LINT         := $(LINT_DIR)/golangci-lint
 each = @set -e; for module in $(MODULES); do echo "== $(1) (in $$module)"; (cd $$module && $(1)); done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers test lint bench fuzz cover
+.PHONY: help setup servers test lint bench fuzz cover histories
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  PARALLEL=$(PARALLEL) TIMEOUT=$(TIMEOUT) FUZZTIME=$(FUZZTIME) BENCH=$(BENCH) BENCHTIME=$(BENCHTIME) can be set."
+	@echo "  PARALLEL=$(PARALLEL) TIMEOUT=$(TIMEOUT) FUZZTIME=$(FUZZTIME) BENCH=$(BENCH) BENCHTIME=$(BENCHTIME) OPS=$(OPS) can be set."
 	@echo "  With CI=1 a missing server is a failure instead of a skipped test."
 
 setup: servers $(LINT) ## install what is missing: C compiler, Postgres, Redis, the linter
@@ -46,6 +47,23 @@ lint: $(LINT) ## go vet and golangci-lint
 
 bench: servers ## Go benchmarks with allocations, one package at a time
 	$(call each,go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -p 1 -timeout 1h ./...)
+
+# Faults that make each rule matter; a build with the rule switched off must be
+# found out, or the check proves nothing.
+UNRULY := token:pause:read-your-writes page:page:boundary monotonic:pause:monotonic
+
+histories: servers ## check histories under faults, and that broken rules are found (OPS read-backs)
+	@go build -C bench -o "$(CURDIR)/.histories/" ./histories
+	@go build -C bench -tags faulthooks -o "$(CURDIR)/.histories/unruly" ./histories
+	@.histories/histories -area routing -ops $(OPS)
+	@set -e; for case in $(UNRULY); do \
+		set -- $$(echo $$case | tr : ' '); \
+		out=$$(INFRA_TEST_DISABLE=$$1 .histories/unruly -area routing -ops 1000 -faults $$2) && status=0 || status=$$?; \
+		if [ $$status -ne 1 ] || ! echo "$$out" | grep -q "VIOLATIONS.*$$3"; then \
+			echo "$$out"; echo "with $$1 switched off no violation of it was found (exit $$status)"; exit 1; \
+		fi; \
+		echo "with $$1 switched off: $$(echo "$$out" | grep 'VIOLATIONS' | tr '\n' ' ')"; \
+	done
 
 fuzz: ## each fuzz target for FUZZTIME
 	@set -e; grep -rl --include='*_test.go' '^func Fuzz' . | sort | while read -r file; do \

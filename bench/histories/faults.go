@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/gorminfra/infra/internal/testbed"
+)
+
+// fault is something that happens to the servers while the workers work.
+type fault struct {
+	name string
+	// run does it and undoes it. It returns once the servers are as before.
+	run func(ctx context.Context, p *parent) error
+}
+
+var faults = []fault{
+	{"pause", pauseReplay},
+	{"cut", cutReceiver},
+	{"kill", killReplica},
+	{"freeze", freezeReplica},
+	{"terminate", terminateSessions},
+	{"page", forcePages},
+	{"promote", promoteReplica},
+}
+
+func faultNames() (names []string) {
+	for _, f := range faults {
+		names = append(names, f.name)
+	}
+	return names
+}
+
+func faultsOf(list string) (chosen []fault, err error) {
+	if list == "none" || list == "" {
+		return nil, nil
+	}
+next:
+	for name := range strings.SplitSeq(list, ",") {
+		for _, f := range faults {
+			if f.name == name {
+				chosen = append(chosen, f)
+				continue next
+			}
+		}
+		return nil, fmt.Errorf("-faults names %q: there are %s", name, strings.Join(faultNames(), ", "))
+	}
+	return chosen, nil
+}
+
+// someReplica of those there are now.
+func (p *parent) someReplica() *testbed.Node {
+	replicas := p.cluster.Replicas()
+	return replicas[p.random.IntN(len(replicas))]
+}
+
+// between waits for a time between two, longer than it takes to notice a fault
+// and often longer than MaxLag.
+func (p *parent) between(ctx context.Context, least, most time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(least + time.Duration(p.random.Int64N(int64(most-least)))):
+		return nil
+	}
+}
+
+// pauseReplay makes a replica, and with luck two of them, keep what they have.
+func pauseReplay(ctx context.Context, p *parent) error {
+	replicas := p.cluster.Replicas()
+	p.random.Shuffle(len(replicas), func(i, j int) { replicas[i], replicas[j] = replicas[j], replicas[i] })
+	replicas = replicas[:1+p.random.IntN(2)]
+	for _, r := range replicas {
+		if err := r.PauseReplay(ctx); err != nil {
+			return err
+		}
+	}
+	err := p.between(ctx, 300*time.Millisecond, 2*maxLag)
+	for _, r := range replicas {
+		err = errors.Join(err, r.ResumeReplay(ctx))
+	}
+	return err
+}
+
+func cutReceiver(ctx context.Context, p *parent) error {
+	r := p.someReplica()
+	if err := r.CutReceiver(ctx); err != nil {
+		return err
+	}
+	return errors.Join(p.between(ctx, 300*time.Millisecond, 2*maxLag), r.RestoreReceiver(ctx))
+}
+
+// killReplica ends a replica as a crash does. When it comes back it has replayed
+// less than it had shown before.
+func killReplica(ctx context.Context, p *parent) error {
+	r := p.someReplica()
+	if err := r.StopImmediate(); err != nil {
+		return err
+	}
+	return errors.Join(p.between(ctx, 10*time.Millisecond, time.Second), r.Start(ctx))
+}
+
+func freezeReplica(ctx context.Context, p *parent) error {
+	r := p.someReplica()
+	if err := r.Freeze(); err != nil {
+		return err
+	}
+	return errors.Join(p.between(ctx, 200*time.Millisecond, 1500*time.Millisecond), r.Thaw())
+}
+
+// terminateSessions ends all sessions of a replica (57P01), a few times.
+func terminateSessions(ctx context.Context, p *parent) error {
+	r := p.someReplica()
+	for range 3 {
+		err := r.Exec(ctx, "", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
+		if err := errors.Join(err, p.between(ctx, 20*time.Millisecond, 200*time.Millisecond)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forcePages makes all workers pause but one, which commits at page ends.
+func forcePages(ctx context.Context, p *parent) error {
+	if err := p.askAll(ctx, command{Do: "pause"}); err != nil {
+		return err
+	}
+	defer func() {
+		for _, w := range p.workers {
+			w.tell(command{Do: "resume"})
+		}
+	}()
+	// Otherwise a page may be first in its segment, or never.
+	if err := p.cluster.Primary().Exec(ctx, "", "SELECT pg_switch_wal()"); err != nil {
+		return err
+	}
+	if err := p.cluster.WaitCaughtUp(ctx); err != nil {
+		return err
+	}
+	w := p.workers[1+p.random.IntN(len(p.workers)-1)]
+	a, err := p.ask(ctx, w, command{Do: "page", Primary: p.cluster.Primary().DSN(""), Rounds: pageRounds})
+	if err == nil && a.Error != "" {
+		err = errors.New(a.Error)
+	}
+	return err
+}
+
+const pageRounds = 5
+
+// promoteReplica stops the primary as for maintenance, which sends all it has to
+// the standbys, promotes one of them, and brings the old primary back as a
+// standby. Nothing acknowledged may be lost then. (A crash of a primary that
+// replicates asynchronously loses what it had not sent, whoever routes.)
+func promoteReplica(ctx context.Context, p *parent) error {
+	from := p.clock.now()
+	old, next := p.cluster.Primary(), p.someReplica()
+	if err := old.StopFast(); err != nil {
+		return err
+	}
+	if err := p.between(ctx, 10*time.Millisecond, 300*time.Millisecond); err != nil {
+		return err
+	}
+	if err := next.Promote(ctx); err != nil {
+		return err
+	}
+	p.absences = append(p.absences, span{from, p.clock.now() + int64(noticed)})
+	for _, r := range p.cluster.Replicas() {
+		if r == old {
+			continue
+		}
+		if err := r.Follow(ctx, next); err != nil {
+			return err
+		}
+	}
+	if err := old.RestartAsStandby(ctx, next); err != nil {
+		return err
+	}
+	return p.between(ctx, 100*time.Millisecond, time.Second)
+}
+
+// noticed is how long after a promotion a worker may still go by the old primary.
+const noticed = 2 * time.Second
+
+// schedule lets the faults happen, each once in every round, in an order that is
+// drawn, until the end is reached. It returns the first error.
+func (p *parent) schedule(ctx context.Context, chosen []fault, over func() bool) error {
+	for round := 0; ; round++ {
+		order := p.random.Perm(len(chosen))
+		if len(order) == 0 {
+			order = []int{-1}
+		}
+		for _, i := range order {
+			if err := p.between(ctx, 200*time.Millisecond, 600*time.Millisecond); err != nil {
+				return nil // the time is over
+			}
+			if over() && (round > 0 || i < 0) {
+				return nil
+			}
+			if i < 0 {
+				continue
+			}
+			f := chosen[i]
+			from := p.clock.now()
+			// What has begun is undone, also when the time is over.
+			doing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+			err := f.run(doing, p)
+			cancel()
+			if err != nil {
+				return fmt.Errorf("fault %s: %w", f.name, err)
+			}
+			p.happened[f.name] = append(p.happened[f.name], span{from, p.clock.now()})
+		}
+	}
+}
+
+func newRandom(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// leastShare is the part of the read-backs that replicas must serve for a run to
+// show anything.
+const leastShare = 0.30
+
+// summary is what a run showed.
+type summary struct {
+	Seed       uint64                    `json:"seed"`
+	Seconds    float64                   `json:"seconds"`
+	Operations map[string]map[string]int `json:"operations"` // by kind and status
+	PerSecond  float64                   `json:"operations_per_second"`
+	Sessions   int                       `json:"sessions"`
+	Carried    int                       `json:"operations_after_a_token"`
+
+	// A read-back is an answered read of a cell that its session had written.
+	ReadBacks          int     `json:"read_backs"`
+	ReadBacksPerSecond float64 `json:"read_backs_per_second"`
+	FromReplicas       int     `json:"read_backs_from_replicas"`
+	Share              float64 `json:"share_from_replicas"`
+
+	// Decisions of the plugin, by reason.
+	Decisions map[string]uint64 `json:"decisions"`
+	// Early counts commits under way that a standby showed before the primary.
+	Early int `json:"commits_shown_early"`
+	// PageCommits ended where a page of WAL ends.
+	PageCommits int            `json:"commits_at_page_ends"`
+	Faults      []faultSummary `json:"faults"`
+	Violations  map[string]int `json:"violations"`
+	Shortest    []string       `json:"shortest"`
+	// NoProof says why the run does not count; empty when it does.
+	NoProof []string `json:"does_not_count"`
+
+	found []violation
+}
+
+type faultSummary struct {
+	Name       string  `json:"name"`
+	Times      int     `json:"times"`
+	Seconds    float64 `json:"seconds"`
+	Operations int     `json:"operations"` // that overlapped it
+	Failed     int     `json:"failed"`     // of these
+	SlowestMS  float64 `json:"slowest_ms"` // of these
+}
+
+// summarize needs the operations in the order of their starts.
+func summarize(s settings, h *history, happened map[string][]span, found []violation) *summary {
+	sum := &summary{Seed: s.seed, Operations: map[string]map[string]int{}, Violations: map[string]int{}, Decisions: h.reasons, found: found}
+	sum.count(h)
+	for _, f := range s.faults {
+		spans := happened[f.name]
+		fs := faultSummary{Name: f.name, Times: len(spans)}
+		for _, sp := range spans {
+			fs.overlap(h, sp)
+		}
+		sum.Faults = append(sum.Faults, fs)
+		switch {
+		case fs.Times == 0:
+			sum.NoProof = append(sum.NoProof, "fault "+f.name+" did not come to happen")
+		case fs.Operations == 0:
+			sum.NoProof = append(sum.NoProof, "fault "+f.name+" met no traffic")
+		case f.name == "page" && sum.PageCommits == 0:
+			sum.NoProof = append(sum.NoProof, "no commit ended at a page's end")
+		}
+	}
+	if sum.Share < leastShare {
+		sum.NoProof = append(sum.NoProof, fmt.Sprintf("%.1f %% of the read-backs came from replicas: must be at least %.0f %%", 100*sum.Share, 100*leastShare))
+	}
+	if int64(sum.ReadBacks) < s.ops {
+		sum.NoProof = append(sum.NoProof, fmt.Sprintf("the time was over after %d of %d read-backs", sum.ReadBacks, s.ops))
+	}
+	for _, v := range found {
+		if sum.Violations[v.rule]++; sum.Violations[v.rule] == 1 {
+			sum.Shortest = append(sum.Shortest, v.tell())
+		}
+	}
+	return sum
+}
+
+func (v *violation) tell() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s", v.rule, v.what)
+	for _, o := range v.ops {
+		fmt.Fprintf(&b, "\n    %s", o)
+	}
+	return b.String()
+}
+
+// count needs the operations in the order of their starts.
+func (sum *summary) count(h *history) {
+	first, last := int64(0), int64(0)
+	sessions := map[uint64]bool{}
+	type written struct {
+		session uint64 // or the worker, without scopes
+		cell    uint32
+	}
+	since := map[written]int64{} // the first acknowledgement
+	for i := range h.ops {
+		o := &h.ops[i]
+		if i == 0 {
+			first = o.Start
+		}
+		last = max(last, o.End)
+		sessions[o.Session] = true
+		if o.has(carried) {
+			sum.Carried++
+		}
+		by := sum.Operations[o.Kind.String()]
+		if by == nil {
+			by = map[string]int{}
+			sum.Operations[o.Kind.String()] = by
+		}
+		by[o.Status.String()]++
+		key := written{o.Session, o.Cell}
+		switch {
+		case o.Status != done:
+		case o.Kind.writes():
+			if at, ok := since[key]; !ok || o.End < at {
+				since[key] = o.End
+			}
+			if o.Kind == kindPage && o.has(boundary) {
+				sum.PageCommits++
+			}
+		case o.Kind.reads():
+			if at, ok := since[key]; ok && at <= o.Start {
+				sum.ReadBacks++
+				if o.has(standby) {
+					sum.FromReplicas++
+				}
+			}
+		}
+	}
+	sum.Sessions = len(sessions)
+	sum.Seconds = seconds(last - first)
+	sum.PerSecond = float64(len(h.ops)) / max(sum.Seconds, 1e-9)
+	sum.ReadBacksPerSecond = float64(sum.ReadBacks) / max(sum.Seconds, 1e-9)
+	sum.Share = float64(sum.FromReplicas) / float64(max(sum.ReadBacks, 1))
+}
+
+func (f *faultSummary) overlap(h *history, sp span) {
+	f.Seconds += seconds(sp.to - sp.from)
+	for i := range h.ops {
+		o := &h.ops[i]
+		if o.Start > sp.to {
+			return
+		}
+		if o.End < sp.from {
+			continue
+		}
+		f.Operations++
+		if o.Status != done {
+			f.Failed++
+		}
+		f.SlowestMS = max(f.SlowestMS, seconds(o.End-o.Start)*1e3)
+	}
+}
+
+func (sum *summary) print(out io.Writer) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "seed\t%d\n", sum.Seed)
+	for _, k := range kindNames {
+		by := sum.Operations[k]
+		if by == nil {
+			continue
+		}
+		fmt.Fprintf(w, "%s", k)
+		for _, s := range statusNames {
+			if by[s] > 0 {
+				fmt.Fprintf(w, "\t%d %s", by[s], s)
+			}
+		}
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintf(w, "in all\t%.0f operations/s for %v\n", sum.PerSecond, time.Duration(sum.Seconds*1e9).Round(10*time.Millisecond))
+	fmt.Fprintf(w, "sessions\t%d\t%d operations after a token\n", sum.Sessions, sum.Carried)
+	fmt.Fprintf(w, "read-backs\t%d\t%.1f %% from replicas\t%.0f/s\n", sum.ReadBacks, 100*sum.Share, sum.ReadBacksPerSecond)
+	if sum.Early > 0 {
+		fmt.Fprintf(w, "shown early\t%d commits, by a standby before the primary, and not yet acknowledged\n", sum.Early)
+	}
+	fmt.Fprintf(w, "page-end commits\t%d\n", sum.PageCommits)
+	var reasons []string
+	for _, why := range slices.Sorted(maps.Keys(sum.Decisions)) {
+		reasons = append(reasons, fmt.Sprintf("%s %d", why, sum.Decisions[why]))
+	}
+	fmt.Fprintf(w, "decisions\t%s\n", strings.Join(reasons, ", "))
+	for _, f := range sum.Faults {
+		fmt.Fprintf(w, "fault %s\t%d times, %.1f s\t%d operations, %d failed\tslowest %.0f ms\n", f.Name, f.Times, f.Seconds, f.Operations, f.Failed, f.SlowestMS)
+	}
+	_ = w.Flush()
+	for _, what := range sum.NoProof {
+		fmt.Fprintln(out, "does not count:", what)
+	}
+	if len(sum.found) == 0 {
+		fmt.Fprintln(out, "violations 0")
+		return
+	}
+	for _, rule := range slices.SortedFunc(maps.Keys(sum.Violations), func(a, b string) int {
+		return slices.Index(rules, a) - slices.Index(rules, b)
+	}) {
+		fmt.Fprintf(out, "VIOLATIONS of «%s»: %d\n", rule, sum.Violations[rule])
+	}
+	for _, text := range sum.Shortest {
+		fmt.Fprintln(out, " ", text)
+	}
+}
