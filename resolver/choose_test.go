@@ -200,3 +200,32 @@ func BenchmarkDecide(b *testing.B) {
 		}
 	}
 }
+
+func TestZoneFirstLeavesTheZoneOnlyWhenNobodyIsFitThere(t *testing.T) {
+	t.Parallel()
+	r := members(1, 3, 1, 1)
+	for i, z := range []string{"a", "a", "b", "c"} {
+		r.list[i].m.zone = z
+	}
+	p, d := ZoneFirst("a", "b"), &demand{now: 95, after: 80}
+	wantShares(t, "own zone, by weight", shares(t, r, p, d), .25, .75, 0, 0)
+	r.list[1].m.observe(4 * time.Millisecond)
+	r.list[0].m.observe(time.Millisecond)
+	wantShares(t, "own zone, the slow one only when drawn twice", shares(t, r, p, d), 7./16, 9./16, 0, 0)
+	r.list[0].m.valid.Store(1)
+	r.list[1].m.valid.Store(1)
+	wantShares(t, "second zone", shares(t, r, p, d), 0, 0, 1, 0)
+	r.list[2].m.valid.Store(1)
+	wantShares(t, "any zone", shares(t, r, p, d), 0, 0, 0, 1)
+	wantShares(t, "no zone given", shares(t, members(1, 1), ZoneFirst(), d), .5, .5)
+}
+
+func TestChoosingAllocatesNothing(t *testing.T) { //nolint:paralleltest // AllocsPerRun forbids it
+	r, d := members(1, 1, 1), &demand{now: 95, after: 80}
+	r.list[1].m.valid.Store(1)
+	for name, p := range map[string]Policy{"default": nil, "weighted": WeightedRandom(), "in turn": RoundRobin(), "in flight": LeastInFlight(), "zone": ZoneFirst("x")} {
+		if n := testing.AllocsPerRun(1000, func() { r.pick(p, d) }); n != 0 {
+			t.Errorf("%s, with a node that is out: %v allocations", name, n)
+		}
+	}
+}
