@@ -83,12 +83,17 @@ func TestTransactionThatEndsUnseenLeavesNothingStale(t *testing.T) {
 
 func TestDoubtIsRenewedByFurtherWritesAndEnds(t *testing.T) {
 	t.Parallel()
-	rdb, name := client(t)
-	db := open(t, database(t), Config{Redis: rdb, Name: name})
+	eachMode(t, doubtIsRenewed)
+}
+
+func doubtIsRenewed(t *testing.T, cfg Config) {
+	db := open(t, database(t), cfg)
 	ready(t, db)
 	const long = 400 * time.Millisecond
 	db.cache.markTTL = long
-	db.cache.store.(*redisStore).markTTL = long
+	if r, ok := db.cache.store.(*redisStore); ok {
+		r.markTTL = long
+	}
 	write := func(tx *gorm.DB) { must(t, tx.Exec("UPDATE products SET price = price + 1 WHERE id = 1").Error) }
 	var last time.Time
 	must(t, db.Connection(func(tx *gorm.DB) error {
