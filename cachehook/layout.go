@@ -1,6 +1,7 @@
 package cachehook
 
 import (
+	"database/sql"
 	"reflect"
 	"slices"
 	"sync"
@@ -8,10 +9,9 @@ import (
 	"time"
 	"unsafe"
 
-	"database/sql"
-
 	"gorm.io/gorm"
 	"gorm.io/gorm/schema"
+	"gorm.io/gorm/utils"
 
 	"github.com/gorminfra/infra/internal/replay"
 )
@@ -21,7 +21,7 @@ import (
 type layout struct {
 	schema  *schema.Schema
 	columns []string
-	fields  []fieldCopy // of all columns
+	fields  []fieldCopy // of the columns that GORM scans into one
 	deep    []int       // those of fields that point to memory of their own
 	whole   bool        // the fields are all there is in the model
 }
@@ -30,6 +30,7 @@ type layout struct {
 type fieldCopy struct {
 	field  *schema.Field
 	typ    reflect.Type
+	column int
 	offset uintptr
 	how    copyKind
 	null   any // what GORM hands to the field's Set for NULL
@@ -72,13 +73,19 @@ func layoutOf(s *schema.Schema, cols []replay.Column) *layout {
 
 func compile(s *schema.Schema, cols []replay.Column) *layout {
 	l := &layout{schema: s}
-	for _, c := range cols {
+	for i, c := range cols {
+		l.columns = append(l.columns, c.Name)
 		field := s.LookUpField(c.Name)
-		if field == nil || !field.Readable || field.Serializer != nil ||
-			slices.ContainsFunc(l.fields, func(f fieldCopy) bool { return f.field == field }) {
+		if field == nil || !field.Readable {
+			if len(cols) == 1 || len(utils.SplitNestedRelationName(c.Name)) > 1 {
+				return nil // GORM may scan it into something
+			}
+			continue
+		}
+		if field.Serializer != nil || slices.ContainsFunc(l.fields, func(f fieldCopy) bool { return f.field == field }) {
 			return nil
 		}
-		f := fieldCopy{field: field, typ: field.FieldType}
+		f := fieldCopy{field: field, typ: field.FieldType, column: i}
 		var ok bool
 		if f.offset, ok = offsetOf(s.ModelType, field.StructField.Index); !ok {
 			return nil
@@ -90,7 +97,6 @@ func compile(s *schema.Schema, cols []replay.Column) *layout {
 		if f.how == copyPointer || f.how == copyBytes {
 			l.deep = append(l.deep, len(l.fields))
 		}
-		l.columns = append(l.columns, c.Name)
 		l.fields = append(l.fields, f)
 	}
 	l.whole = l.covers(s.ModelType, 0)

@@ -22,7 +22,7 @@ type snapshot struct {
 	rows   int
 	first  unsafe.Pointer // the first model
 	arenas []arena        // of layout.deep
-	nulls  []bool         // of a single model: by field, where the column was NULL
+	nulls  []bool         // of a single model: by column, where it was NULL
 	bytes  int
 }
 
@@ -159,8 +159,8 @@ func (s *snapshot) detach(p unsafe.Pointer) {
 	}
 }
 
-// null reports whether the column was NULL in the row of a single model.
-func (s *snapshot) null(j int) bool { return s.nulls != nil && s.nulls[j] }
+// null reports whether the field's column was NULL in the row of a single model.
+func (s *snapshot) null(j int) bool { return s.nulls != nil && s.nulls[s.layout.fields[j].column] }
 
 // plainStatement reports whether GORM would scan rows by their columns alone.
 func plainStatement(stmt *gorm.Statement) bool {
