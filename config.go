@@ -117,7 +117,8 @@ func (c Config) Validate() error {
 	}
 	c = c.withDefaults()
 	errs = append(errs,
-		c.Resolver.Validate(), c.Cache.Validate(), c.Limits.Validate(), c.requestLimits().Validate(),
+		c.Resolver.Validate(), c.Cache.Validate(), c.Limits.Validate(),
+		c.HTTP.Requests.PerUser.Validate("infra: HTTP.Requests.PerUser"), c.HTTP.Requests.Global.Validate("infra: HTTP.Requests.Global"),
 		c.NPlusOne.Validate(), c.SlowLog.Validate(), c.Metrics.Validate())
 	return errors.Join(errs...)
 }

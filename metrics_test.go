@@ -27,9 +27,13 @@ func TestNumbersOfAllPartsAreExportedUnderGoodNames(t *testing.T) {
 	check(t, db.WithContext(ctx).Exec("SELECT pg_sleep(0.11)").Error)
 	scope.End()
 
+	eventually(t, "the lag of the replicas is known", func() bool {
+		n, err := testutil.GatherAndCount(reg, "infra_replica_lag_seconds")
+		return err == nil && n == 2
+	})
 	for _, name := range []string{
 		"db_client_operation_duration_seconds", "infra_statements_total",
-		"infra_routing_decisions_total", "infra_replica_lag_seconds", "infra_pool_in_use_connections",
+		"infra_routing_decisions_total", "infra_pool_in_use_connections",
 		"infra_cache_hits_total", "infra_limit_admitted_total",
 		"infra_nplusone_scopes_total", "infra_slow_statements_total",
 	} {

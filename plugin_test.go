@@ -172,7 +172,7 @@ func TestEveryFaultIsReportedBeforeAnythingIsTouched(t *testing.T) {
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{"infra: Name", "resolver: MaxLag", "cachehook: L1.TTL", "limithook: PerUser.Max", "limithook: Global.Window", "nplusone: Threshold", "slowlog: History"} {
+	for _, want := range []string{"infra: Name", "resolver: MaxLag", "cachehook: L1.TTL", "limithook: PerUser.Max", "infra: HTTP.Requests.Global.Window", "nplusone: Threshold", "slowlog: History"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in:\n%v", want, err)
 		}

@@ -22,6 +22,13 @@
 // from the database. So do volatile and locking statements, system and temporary
 // tables, tables under row-level security, and tables that the database's
 // catalogue does not know.
+//
+// The end of a transaction is seen where GORM or the plugin's pool begins it. A
+// BEGIN written by hand on a connection of db.Connection, and a *sql.Tx that the
+// program makes itself, end unseen: for five seconds from each write in them
+// nothing is served or filled of the tables written. One that commits later than
+// that, and what bypasses the plugin altogether, wants [Cache.InvalidateTables]
+// afterwards; without it a result from before can be served up to its TTL.
 package cachehook
 
 import (
@@ -55,6 +62,7 @@ type Cache struct {
 	catalog librarian
 	floors  positions
 	pending quarantine
+	doubts  doubts
 	salt    string
 	markTTL time.Duration
 	varies  atomic.Bool // sessions have search paths of their own
@@ -192,6 +200,7 @@ func (c *Cache) Close() error {
 		c.floors.stop()
 		c.catalog.stop()
 		c.running.Wait()
+		c.doubts.stop()
 		if n := c.pending.len(); n > 0 {
 			c.cfg.Logger.Warn("cachehook: closed before Redis was told of all writes; other instances may serve old results until their TTL", "tags", n)
 		}

@@ -31,6 +31,16 @@ func newEntry(value any, size int, cells []*cell, stamps []stamp, expires int64)
 	return e
 }
 
+// withTyped returns an entry that has the rows' snapshot too.
+func (e *entry) withTyped(set *rowset, t *snapshot) *entry {
+	more := *set
+	more.typed = t
+	typed := *e
+	typed.value = &more
+	typed.bytes += t.bytes
+	return &typed
+}
+
 // current reports whether the mirror knows every tag's stamp, and all are the
 // entry's. It allocates nothing.
 func (e *entry) current(m *mirror) bool {

@@ -63,9 +63,9 @@ func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, 
 	switch {
 	case f.verdict == landed && f.fromL2:
 		r.Waited += x.fork.Waited
-		return c.hit(ctx, r, f.entry, inRedis)
+		return c.hit(ctx, r, q.key, f.entry, inRedis)
 	case f.verdict == landed && x.fork.Node == nil:
-		return c.hit(ctx, r, f.entry, inMemory)
+		return c.hit(ctx, r, q.key, f.entry, inMemory)
 	case f.panicked != nil:
 		panic(f.panicked)
 	}

@@ -77,6 +77,33 @@ func (m *memory) put(key []byte, e *entry) {
 	sh.lru.Add(string(key), e)
 }
 
+// replace puts e in the place of old, if that is still there and room can be
+// made for what e holds more.
+func (m *memory) replace(key []byte, old, e *entry) {
+	more := int64(e.bytes - old.bytes)
+	if int64(e.bytes+len(key)) > m.maxBytes {
+		return
+	}
+	own := m.index(key)
+	m.bytes.Add(more)
+	for i, empty := own+1, 0; m.bytes.Load() > m.maxBytes && empty <= l1Shards; i++ {
+		if m.evictFrom(i % l1Shards) {
+			empty = 0
+		} else {
+			empty++
+		}
+	}
+	sh := &m.shards[own]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	k := unsafe.String(unsafe.SliceData(key), len(key)) // the old one's stays
+	if present, ok := sh.lru.Peek(k); !ok || present != old || m.bytes.Load() > m.maxBytes {
+		m.bytes.Add(-more)
+		return
+	}
+	sh.lru.Add(k, e)
+}
+
 // evictFrom drops the least recently used entry of a shard, if it has one.
 func (m *memory) evictFrom(shard int) bool {
 	sh := &m.shards[shard]

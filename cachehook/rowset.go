@@ -19,6 +19,7 @@ type rowset struct {
 	values []driver.Value // row after row
 	rows   int
 	bytes  int
+	typed  *snapshot // nil until a hit has been scanned
 }
 
 // valueBytes estimates what a value holds in memory beside its 16 bytes.

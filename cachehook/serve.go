@@ -1,11 +1,14 @@
 package cachehook
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/binary"
 	"reflect"
 	"time"
+
+	"gorm.io/gorm"
 
 	"github.com/gorminfra/infra/internal/hook"
 )
@@ -67,7 +70,7 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 	r.Waited += s.waited
 	switch {
 	case s.entry != nil:
-		return c.hit(ctx, r, s.entry, s.level)
+		return c.hit(ctx, r, key, s.entry, s.level)
 	case s.stamps == nil:
 		r.Lookup = hook.Bypass
 		if s.primary {
@@ -102,7 +105,7 @@ func (c *Cache) catalogFor(ctx context.Context, r *hook.Record) *catalog {
 }
 
 // hit serves an entry.
-func (c *Cache) hit(ctx context.Context, r *hook.Record, e *entry, at level) (*sql.Rows, error) {
+func (c *Cache) hit(ctx context.Context, r *hook.Record, key []byte, e *entry, at level) (*sql.Rows, error) {
 	set, ok := e.value.(*rowset)
 	if !ok {
 		return c.through(ctx, r, reasonSize)
@@ -116,7 +119,27 @@ func (c *Cache) hit(ctx context.Context, r *hook.Record, e *entry, at level) (*s
 		r.Outcome = hook.L2
 		c.counts.l2.Add(1)
 	}
+	if r.CanFill() {
+		if t := set.typed; t != nil && t.fits(r.DB.Statement) {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			return nil, r.FillWith(t)
+		}
+		if set.typed == nil {
+			c.keepTyped(r, key, e, set)
+		}
+	}
 	return c.replay(ctx, set)
+}
+
+// keepTyped lets GORM scan the entry's rows once more, and keeps what it makes
+// of them for the next hit.
+func (c *Cache) keepTyped(r *hook.Record, key []byte, e *entry, set *rowset) {
+	key = bytes.Clone(key) // its buffer is another's by then
+	r.OnScan(func(stmt *gorm.Statement) {
+		c.memory.replace(key, e, e.withTyped(set, takeSnapshot(stmt, set)))
+	})
 }
 
 // replay makes rows of a result in memory. They do not watch ctx: there is

@@ -56,6 +56,7 @@ type Stats struct {
 	Bytes       int64 // in memory, estimated
 	Waiting     int64 // callers that wait for another's query now
 	Quarantined int   // tags that Redis has not been told of yet
+	InDoubt     int   // tags written in transactions whose end nobody tells
 	BreakerOpen bool  // Redis is taken for down
 	Trusted     bool  // hits in memory need not ask Redis
 }
@@ -67,7 +68,7 @@ func (c *Cache) Stats() Stats {
 		L1Hits: n.l1.Load(), L2Hits: n.l2.Load(), Shared: n.shared.Load(), Misses: n.misses.Load(), Fills: n.fills.Load(),
 		Evictions: c.memory.evictions.Load(), Invalidations: n.invalidations.Load(), Corrupt: n.corrupt.Load(),
 		RedisErrors: c.guard.errors.Load(), Bypasses: make(map[string]uint64, reasons),
-		Entries: c.memory.entries.Load(), Bytes: c.memory.bytes.Load(), Quarantined: c.pending.len(),
+		Entries: c.memory.entries.Load(), Bytes: c.memory.bytes.Load(), Quarantined: c.pending.len(), InDoubt: c.doubts.len(),
 		Waiting:     c.flights.waiting.Load(),
 		BreakerOpen: c.guard.open(), Trusted: c.trusted(),
 	}
@@ -91,6 +92,7 @@ var (
 	metricBytes         = &hook.Metric{Name: "cache_bytes", Help: "Memory held by results, estimated."}
 	metricWaiting       = &hook.Metric{Name: "cache_waiting", Help: "Callers that wait for another's query now."}
 	metricQuarantined   = &hook.Metric{Name: "cache_quarantined_tags", Help: "Tags whose invalidation Redis has not taken yet."}
+	metricInDoubt       = &hook.Metric{Name: "cache_in_doubt_tags", Help: "Tags written in transactions whose end is not seen."}
 	metricBreaker       = &hook.Metric{Name: "cache_breaker_open", Help: "1 while Redis is taken for down."}
 	metricTrusted       = &hook.Metric{Name: "cache_channel_trusted", Help: "1 while hits in memory need not ask Redis."}
 )
@@ -114,6 +116,7 @@ func (p part) Meter(emit func(m *hook.Metric, value float64, labels ...string)) 
 	emit(metricBytes, float64(s.Bytes))
 	emit(metricWaiting, float64(s.Waiting))
 	emit(metricQuarantined, float64(s.Quarantined))
+	emit(metricInDoubt, float64(s.InDoubt))
 	emit(metricBreaker, gauge(s.BreakerOpen))
 	emit(metricTrusted, gauge(s.Trusted))
 }

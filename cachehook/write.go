@@ -135,6 +135,9 @@ func (c *Cache) transactionEnded(t *hook.Txn, outcome hook.TxnOutcome) {
 	if p.schema {
 		c.catalog.forget()
 	}
+	if t.Foreign || t.Autocommit && t.Pinned {
+		c.doubtTags(p.tags)
+	}
 	_ = c.bump(p.tags, p.writer, p.cells)
 }
 

@@ -112,6 +112,29 @@ func BenchmarkRememberedRefusal(b *testing.B) {
 	}
 }
 
+// What a call costs beside Redis, with a stack about as deep as a client's.
+func BenchmarkLink(b *testing.B) {
+	k := newLink(Config{Timeout: time.Second}.withDefaults(), nobodyThere{})
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := k.do(benchUser, func(context.Context) error { useStack(9); return nil }); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	k.stop()
+}
+
+//go:noinline
+func useStack(n int) byte {
+	var frame [900]byte
+	frame[n] = byte(n)
+	if n > 0 {
+		frame[1] += useStack(n - 1)
+	}
+	return frame[n] + frame[1]
+}
+
 // One decision in one round trip, beside the script called by hand.
 func BenchmarkRoundTrip(b *testing.B) {
 	b.Run("decision", func(b *testing.B) {

@@ -113,6 +113,9 @@ func (c *call) run(ctx context.Context) error {
 	}
 	c.o.user = c.user.settle(c.cost, c.charge, sent, got)
 	c.o.global = c.global.settle(c.cost, c.charge, sent, got)
+	if c.global.holding != nil {
+		c.s.globalRefused.Store(c.global.holding.refusedCost != 0)
+	}
 	c.o.ok = c.o.user.wait == 0 && c.o.global.wait == 0
 	return nil
 }

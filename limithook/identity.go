@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"hash/maphash"
+	"sync/atomic"
 	"unicode"
 	"unicode/utf8"
 )
@@ -24,6 +25,11 @@ type subject struct {
 	known  bool   // an identity was given
 	alone  bool   // charge the global limit alone
 	bypass bool
+
+	// What a store has for the key, so that further requests of one context need
+	// not look for it: a hint, to be checked under the mutex of the shard.
+	log     atomic.Pointer[idle]
+	holding atomic.Pointer[holding]
 }
 
 type subjectKey struct{}
@@ -76,9 +82,8 @@ func WithoutUser(ctx context.Context) context.Context {
 // derived from it, from every limit: for administrators and migrations. They
 // are counted (see [Stats]) and charged to nobody.
 func Bypass(ctx context.Context) context.Context {
-	s := *subjectOf(ctx)
-	s.bypass = true
-	return context.WithValue(ctx, subjectKey{}, &s)
+	s := subjectOf(ctx)
+	return context.WithValue(ctx, subjectKey{}, &subject{id: s.id, key: s.key, hash: s.hash, known: s.known, alone: s.alone, bypass: true})
 }
 
 // plain returns id where it is harmless as a part of a key and a hash of it

@@ -20,6 +20,9 @@ type holding struct {
 	remaining int   // by the last answer, what was leased excluded
 	resetAt   int64 // by the last answer
 
+	shard *sharedShard // that it is in, nil for all together; never changes
+	gone  bool         // removed from it
+
 	refusedCost  int // a request of this cost was refused
 	refusedUntil int64
 	retryAt      int64

@@ -44,6 +44,7 @@ type store interface {
 type outcome struct {
 	ok           bool
 	degraded     bool // OnRedisFailure decided
+	leased       bool // admitted from a lease, and counted as such
 	user, global standing
 	cause        error // why, when refused under Closed
 	waited       int64 // for Redis
@@ -117,11 +118,13 @@ func (l *Limiter) decide(ctx context.Context, s *subject, n int) (Decision, erro
 		return Decision{}, err
 	}
 	d := l.decision(s, &o)
-	l.count(d)
+	if !o.leased {
+		l.count(&d)
+	}
 	return d, nil
 }
 
-func (l *Limiter) count(d Decision) {
+func (l *Limiter) count(d *Decision) {
 	switch {
 	case d.Allowed:
 		l.admitted.Add(1)

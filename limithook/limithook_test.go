@@ -317,9 +317,9 @@ func TestConfigFaultsNameFieldValueAndRule(t *testing.T) {
 
 func TestFaultsOfALimitNameTheFieldThatHoldsIt(t *testing.T) {
 	t.Parallel()
-	const max, window = "shop: Requests.Max is 0: must be from 1 to 2147483648, or the whole limit zero for none", "shop: Requests.Window is 1ns: must be from 1ms to 8784h"
+	const limit, window = "shop: Requests.Max is 0: must be from 1 to 2147483648, or the whole limit zero for none", "shop: Requests.Window is 1ns: must be from 1ms to 8784h"
 	for l, want := range map[Limit]string{
-		{}: "", PerMinute(1): "", {1 << 31, time.Millisecond}: "", {0, time.Second}: max, {1, 1}: window, {0, 1}: max + "\n" + window,
+		{}: "", PerMinute(1): "", {1 << 31, time.Millisecond}: "", {0, time.Second}: limit, {1, 1}: window, {0, 1}: limit + "\n" + window,
 	} {
 		got := ""
 		if err := l.Validate("shop: Requests"); err != nil {

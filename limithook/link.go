@@ -14,6 +14,8 @@ const (
 	// maxCalls bounds the calls to Redis at a time. go-redis pools ten
 	// connections a processor by default, so more would wait there.
 	maxCalls = 128
+	// maxIdle is how many goroutines wait for a call.
+	maxIdle = 8
 	// tripAfter is how many calls have to fail in a row before Redis counts
 	// as down. One slow answer is that one request's affair.
 	tripAfter = 3
@@ -30,9 +32,10 @@ var (
 // link bounds what a hanging Redis can cost. A deadline of a context does not
 // bound a call of go-redis unless ContextTimeoutEnabled is set, nor do the
 // client's read, dial and pool timeouts and its retries stay below a sum that
-// the limiter could choose. So each call runs on a goroutine of its own that
-// the caller may leave behind; at most maxCalls of them, and after tripAfter
-// failures none but a probe, until a probe is answered.
+// the limiter could choose. So each call runs on another goroutine that the
+// caller may leave behind; at most maxCalls of them, and after tripAfter
+// failures none but a probe, until a probe is answered. Some of the goroutines
+// stay for further calls: a new one has to grow its stack in each.
 type link struct {
 	timeout time.Duration
 	logger  *slog.Logger
@@ -46,6 +49,9 @@ type link struct {
 	dial     atomic.Pointer[error] // why no connection can be made; nil: one can
 
 	calls, errors atomic.Uint64
+
+	work chan *task // taken by an idle goroutine at once or not at all
+	idle atomic.Int32
 
 	mu      sync.Mutex // guards stopped, and Add of running against Wait
 	stopped bool
@@ -66,8 +72,18 @@ func newLink(cfg Config, s server) *link {
 		mode:    cfg.OnRedisFailure,
 		server:  s,
 		slots:   make(chan struct{}, maxCalls),
+		work:    make(chan *task),
 		done:    make(chan struct{}),
 	}
+}
+
+// task is a call of f, with what its caller and its goroutine share.
+type task struct {
+	f       func(context.Context) error
+	ctx     context.Context
+	cancel  context.CancelFunc
+	counted atomic.Bool // a call fails or succeeds once
+	answer  chan error
 }
 
 // do calls f and waits until it returns, ctx ends or the timeout has passed.
@@ -92,46 +108,68 @@ func (k *link) attempt(ctx context.Context, f func(context.Context) error) (star
 		cancel()
 		return false, ctx.Err()
 	}
-	if !k.enter() {
-		cancel()
-		<-k.slots
-		return false, errClosed
+	t := &task{f: f, ctx: bounded, cancel: cancel, answer: make(chan error, 1)}
+	select {
+	case k.work <- t:
+	default:
+		if !k.enter() {
+			cancel()
+			<-k.slots
+			return false, errClosed
+		}
+		go k.serve(t)
 	}
 	k.calls.Add(1)
-	var counted atomic.Bool // a call fails or succeeds once
-	answer := make(chan error, 1)
-	go func() {
-		defer k.running.Done()
-		defer func() { <-k.slots }()
-		defer cancel() // after the answer was sent
-		err := f(bounded)
-		switch {
-		case counted.Swap(true):
-		case err != nil:
-			k.failed(err)
-		case bounded.Err() != nil:
-			k.failed(errSlow)
-		default:
-			k.failures.Store(0)
-		}
-		answer <- err
-	}()
 	select {
-	case err := <-answer:
+	case err := <-t.answer:
 		return true, err
 	case <-bounded.Done():
 		select {
-		case err := <-answer:
+		case err := <-t.answer:
 			return true, err
 		default:
 		}
-		if !counted.Swap(true) {
+		if !t.counted.Swap(true) {
 			k.failed(errSlow)
 		}
 		return true, errSlow
 	case <-ctx.Done():
 		return true, ctx.Err()
 	}
+}
+
+// serve runs t and then what comes, unless enough goroutines wait already.
+func (k *link) serve(t *task) {
+	defer k.running.Done()
+	for {
+		k.run(t)
+		if k.idle.Add(1) > maxIdle {
+			k.idle.Add(-1)
+			return
+		}
+		select {
+		case t = <-k.work:
+			k.idle.Add(-1)
+		case <-k.done:
+			return
+		}
+	}
+}
+
+func (k *link) run(t *task) {
+	defer func() { <-k.slots }()
+	defer t.cancel() // after the answer was sent
+	err := t.f(t.ctx)
+	switch {
+	case t.counted.Swap(true):
+	case err != nil:
+		k.failed(err)
+	case t.ctx.Err() != nil:
+		k.failed(errSlow)
+	default:
+		k.failures.Store(0)
+	}
+	t.answer <- err
 }
 
 // failed counts a failure and, at the last one, starts to probe.

@@ -2,6 +2,7 @@ package limithook
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"net"
 	"strings"
@@ -76,4 +77,41 @@ func TestSilentRedisIsNotToldAsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "Redis is in use again", func() bool { return !l.Stats().Down })
+}
+
+// nobodyThere is a server that is asked nothing.
+type nobodyThere struct{}
+
+func (nobodyThere) probe(context.Context) error       { return nil }
+func (nobodyThere) unreachable(context.Context) error { return nil }
+
+// Goroutines that wait for a call are few and end with the link, which goleak
+// sees; a call that finds none of them idle is not held up.
+func TestGoroutinesOfALinkAreKeptForFurtherCalls(t *testing.T) {
+	t.Parallel()
+	k := newLink(Config{Timeout: 10 * time.Second}.withDefaults(), nobodyThere{})
+	const calls = 3 * maxIdle
+	var begun, over sync.WaitGroup
+	begun.Add(calls)
+	release := make(chan struct{})
+	for range calls {
+		over.Go(func() {
+			if started, err := k.do(t.Context(), func(context.Context) error { begun.Done(); <-release; return nil }); !started || err != nil {
+				t.Errorf("started %v, %v", started, err)
+			}
+		})
+	}
+	begun.Wait() // all at a time
+	close(release)
+	over.Wait()
+	eventually(t, "the others have gone", func() bool { return k.idle.Load() == maxIdle })
+	for range 2 * calls {
+		if _, err := k.do(t.Context(), func(context.Context) error { return nil }); err != nil {
+			t.Error(err)
+		}
+	}
+	k.stop()
+	if started, err := k.do(t.Context(), func(context.Context) error { t.Error("called after the end"); return nil }); started || err == nil {
+		t.Errorf("after the end: started %v, %v", started, err)
+	}
 }

@@ -1,9 +1,6 @@
 package limithook
 
-import (
-	"math"
-	"sort"
-)
+import "math"
 
 // This file is the algorithm. It knows no clock, lock, server, request or
 // statement: instants are nanoseconds (or microseconds, or anything) since an
@@ -45,7 +42,21 @@ func (l *log) expired(now, width int64) int {
 	if l.size == 0 || now-l.ring[l.head] < width {
 		return 0
 	}
-	return sort.Search(l.size, func(i int) bool { return now-l.at(i) < width })
+	// Few have left since the last request, most often: search from the oldest on.
+	high := 1
+	for high < l.size && now-l.at(high) >= width {
+		high *= 2
+	}
+	low := high/2 + 1
+	high = min(high, l.size)
+	for low < high {
+		if middle := (low + high) / 2; now-l.at(middle) < width {
+			high = middle
+		} else {
+			low = middle + 1
+		}
+	}
+	return low
 }
 
 // drop forgets the n oldest instants.

@@ -43,6 +43,8 @@ type idle struct {
 	log
 	key        string
 	prev, next *idle
+	shard      *memoryShard // never changes
+	gone       bool         // removed from it
 }
 
 func newMemory(user, global Limit, maxKeys int, clock func() int64) *memory {
@@ -76,7 +78,7 @@ func (m *memory) run(s *subject, n int, charge bool) outcome {
 	}
 	sh := &m.shards[s.hash&uint64(len(m.shards)-1)]
 	sh.mu.Lock()
-	l, e := sh.find(s.key, now, m.user.width, charge)
+	l, e := sh.find(s, now, m.user.width, charge)
 	o := m.admit(now, n, charge, account{l, m.user})
 	switch {
 	case e == nil || !charge:
@@ -103,9 +105,13 @@ func (m *memory) admit(now int64, n int, charge bool, user account) (o outcome) 
 
 // find returns the log of an identity and its place in the order; no place
 // when the log is shared or not to be kept.
-func (sh *memoryShard) find(key string, now, width int64, keep bool) (*log, *idle) {
-	e := sh.byID[key]
-	if e != nil {
+func (sh *memoryShard) find(s *subject, now, width int64, keep bool) (*log, *idle) {
+	e := s.log.Load()
+	if e != nil && e.shard == sh && !e.gone {
+		return &e.log, e
+	}
+	if e = sh.byID[s.key]; e != nil {
+		s.log.Store(e)
 		return &e.log, e
 	}
 	sh.overflow.drop(sh.overflow.expired(max(now, sh.overflow.newest()), width))
@@ -126,8 +132,9 @@ func (sh *memoryShard) find(key string, now, width int64, keep bool) (*log, *idl
 	}
 	// What is on the shared log may have been this identity's: it takes all
 	// of it along, so that moving out admits nobody twice.
-	e = &idle{log: sh.overflow.copyOf(), key: key}
-	sh.byID[key] = e
+	e = &idle{log: sh.overflow.copyOf(), key: s.key, shard: sh}
+	sh.byID[s.key] = e
+	s.log.Store(e)
 	sh.append(e)
 	return &e.log, e
 }
@@ -142,6 +149,7 @@ func (sh *memoryShard) moveToEnd(e *idle) {
 func (sh *memoryShard) remove(e *idle) {
 	sh.unlink(e)
 	delete(sh.byID, e.key)
+	e.gone = true
 }
 
 func (sh *memoryShard) append(e *idle) {

@@ -1,6 +1,7 @@
 package limithook
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -56,5 +57,39 @@ func TestMemoryWithoutRoomNeverAdmitsTooMuch(t *testing.T) {
 				t.Errorf("seed %d: user %d was admitted %d times in a window, limit %d", seed, who, got, limit)
 			}
 		}
+	}
+}
+
+// A context may be in use for longer than its user's log is kept.
+func TestForgottenLogIsNotChargedThroughAnOldContext(t *testing.T) {
+	t.Parallel()
+	var now int64
+	l := testLimiter(t, Config{PerUser: PerMinute(1), MaxKeys: 1}, func() int64 { return now })
+	old := as("a")
+	for i, ctx := range []context.Context{old, as("b"), old, as("a")} {
+		if i < 3 {
+			now += int64(2 * time.Minute) // the one before is forgotten for this one
+		}
+		if err := l.Allow(ctx); (err == nil) != (i < 3) {
+			t.Errorf("request %d: %v", i, err)
+		}
+	}
+}
+
+func TestLeaseThatMadeRoomIsNotFoundThroughAnOldContext(t *testing.T) {
+	t.Parallel()
+	sh := &sharedShard{byID: make(map[string]*holding), room: 1}
+	a, b := newSubject("u:", "a"), newSubject("u:", "b")
+	first := sh.find(&a)
+	if sh.find(&a) != first {
+		t.Error("what is held is not found again")
+	}
+	sh.find(&b)
+	if again := sh.find(&a); again == first || sh.byID[a.key] != again {
+		t.Error("what was dropped is in use")
+	}
+	other := &sharedShard{byID: make(map[string]*holding), room: 1}
+	if other.find(&a) == sh.byID[a.key] {
+		t.Error("another limiter's lease is in use")
 	}
 }

@@ -116,7 +116,7 @@ func (r *redisLogs) ask(ctx context.Context, c *call) error {
 }
 
 func (a *asked) appendTo(args []any) []any {
-	return append(args, a.limit.Max, int64((a.limit.Window+999)/1000), a.extra, a.limit.term/1000)
+	return append(args, a.limit.max, a.limit.window, a.extra, a.limit.lease)
 }
 
 func (p *reply) read(fields []any) error {

@@ -237,6 +237,24 @@ func TestNamesAreApartAndKeysExpire(t *testing.T) {
 	}
 }
 
+func TestRememberedRefusalTellsTheLongerWait(t *testing.T) {
+	t.Parallel()
+	l := testLimiter(t, onRedis(t, Config{PerUser: Per(1, 20*time.Second), Global: PerMinute(1)}), monotonic)
+	ctx := as("a")
+	for i := range 3 {
+		d, err := l.Decide(ctx, 1)
+		if err != nil || d.Allowed != (i == 0) {
+			t.Fatalf("request %d: %+v, %v", i, d, err)
+		}
+		if i > 0 && (d.Scope != ScopeGlobal || d.RetryAfter < 30*time.Second) {
+			t.Errorf("request %d: %+v, want the wait for the global limit", i, d)
+		}
+	}
+	if st := l.Stats(); st.Remembered != 1 || st.RefusedGlobal != 2 || st.Admitted != 1 {
+		t.Errorf("%+v", st)
+	}
+}
+
 func TestGlobalRefusalGivesTheLeasedUnitBack(t *testing.T) {
 	t.Parallel()
 	cfg := onRedis(t, Config{PerUser: PerMinute(320), Global: PerMinute(200)})

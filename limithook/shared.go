@@ -22,24 +22,33 @@ type shared struct {
 
 	shards []sharedShard
 
-	globalMu sync.Mutex // guards all; taken inside a shard's mutex
+	globalMu sync.Mutex // guards what follows; taken inside a shard's mutex
 	all      holding    // of the global limit
+	alone    tally      // of the requests that no user limit applies to
 
-	leaseHits, remembered, degraded atomic.Uint64
+	globalRefused atomic.Bool // all remembers a refusal; written under globalMu
+
+	degraded atomic.Uint64
 }
+
+// tally counts what was decided without asking Redis.
+type tally struct{ leaseHits, remembered uint64 }
 
 // sharedLimit is a limit with the term of its leases; term 0: no leases.
 type sharedLimit struct {
 	Limit
 	term int64
+
+	max, window, lease any // as the script takes them, made once
 }
 
 type sharedShard struct {
 	mu   sync.Mutex // guards what follows
 	byID map[string]*holding
 	room int
+	tally
 
-	_ [32]byte
+	_ [16]byte
 }
 
 func newShared(cfg Config, clock func() int64) *shared {
@@ -72,7 +81,7 @@ func newSharedLimit(l Limit, lease Lease) sharedLimit {
 	if lease.Max <= 1 || term < minLeaseFor {
 		term = 0
 	}
-	return sharedLimit{l, int64(term)}
+	return sharedLimit{Limit: l, term: int64(term), max: l.Max, window: int64((l.Window + 999) / 1000), lease: int64(term) / 1000}
 }
 
 // part is one instance's part of a limit: at least 1.
@@ -86,9 +95,20 @@ func part(l Limit, instances int) Limit {
 func (s *shared) decide(ctx context.Context, sub *subject, cost int) (outcome, error) {
 	now := s.clock()
 	sh := s.shard(sub)
-	s.lock(sh)
+	if sh != nil {
+		sh.mu.Lock()
+		if o, refused := s.userRefused(now, cost, sh, sub); refused {
+			sh.mu.Unlock()
+			return o, nil
+		}
+	}
+	s.lockGlobal()
 	user, global := s.holdings(sh, sub)
-	o, done := s.here(now, cost, user, global)
+	t := &s.alone
+	if sh != nil {
+		t = &sh.tally
+	}
+	o, done := s.here(now, cost, user, global, t)
 	if done {
 		s.unlock(sh)
 		return o, nil
@@ -118,6 +138,10 @@ func (s *shared) lock(sh *sharedShard) {
 	if sh != nil {
 		sh.mu.Lock()
 	}
+	s.lockGlobal()
+}
+
+func (s *shared) lockGlobal() {
 	if s.global.Max > 0 {
 		s.globalMu.Lock()
 	}
@@ -135,7 +159,7 @@ func (s *shared) unlock(sh *sharedShard) {
 // holdings gives what is held of both accounts, nil where there is no limit.
 func (s *shared) holdings(sh *sharedShard, sub *subject) (user, global *holding) {
 	if sh != nil {
-		user = sh.find(sub.key)
+		user = sh.find(sub)
 	}
 	if s.global.Max > 0 {
 		global = &s.all
@@ -143,8 +167,26 @@ func (s *shared) holdings(sh *sharedShard, sub *subject) (user, global *holding)
 	return user, global
 }
 
+// userRefused repeats a refusal of the user's limit that is remembered, where the
+// global limit, which could ask for a longer wait, remembers none. The shard's
+// mutex is held.
+func (s *shared) userRefused(now int64, cost int, sh *sharedShard, sub *subject) (o outcome, refused bool) {
+	user := sh.find(sub)
+	if user.refusedCost != cost || s.globalRefused.Load() || user.has(now, cost) {
+		return o, false
+	}
+	wait := user.refused(now, cost)
+	if wait == 0 {
+		return o, false
+	}
+	o.user = user.standing(now)
+	o.user.wait = wait
+	sh.remembered++
+	return o, true
+}
+
 // here decides from what is held, if that is possible.
-func (s *shared) here(now int64, cost int, user, global *holding) (o outcome, done bool) {
+func (s *shared) here(now int64, cost int, user, global *holding, t *tally) (o outcome, done bool) {
 	userHas := user == nil || user.has(now, cost)
 	globalHas := global == nil || global.has(now, cost)
 	if userHas && globalHas {
@@ -157,7 +199,8 @@ func (s *shared) here(now int64, cost int, user, global *holding) (o outcome, do
 			global.units -= cost
 			o.global = global.standing(now)
 		}
-		s.leaseHits.Add(1)
+		o.leased = true
+		t.leaseHits++
 		return o, true
 	}
 	var u, g int64
@@ -178,28 +221,34 @@ func (s *shared) here(now int64, cost int, user, global *holding) (o outcome, do
 		o.global = global.standing(now)
 		o.global.wait = g
 	}
-	s.remembered.Add(1)
+	t.remembered++
 	return o, true
 }
 
 // find returns what is held for an identity. When there is no room another's
 // holding is dropped, one of little worth if it is at hand: its lease is lost
 // until its window has passed, which costs admissions and adds none.
-func (sh *sharedShard) find(key string) *holding {
-	h := sh.byID[key]
+func (sh *sharedShard) find(s *subject) *holding {
+	h := s.holding.Load()
+	if h != nil && h.shard == sh && !h.gone {
+		return h
+	}
+	h = sh.byID[s.key]
 	if h == nil {
 		if len(sh.byID) >= sh.room {
 			tries := 4
 			for k, h := range sh.byID {
 				if tries--; tries == 0 || h.units == 0 && !h.asking {
 					delete(sh.byID, k)
+					h.gone = true
 					break
 				}
 			}
 		}
-		h = new(holding)
-		sh.byID[key] = h
+		h = &holding{shard: sh}
+		sh.byID[s.key] = h
 	}
+	s.holding.Store(h)
 	return h
 }
 
@@ -254,8 +303,6 @@ func (s *shared) reset(ctx context.Context, sub *subject) error {
 }
 
 func (s *shared) stats(st *Stats) {
-	st.LeaseHits = s.leaseHits.Load()
-	st.Remembered = s.remembered.Load()
 	st.Degraded = s.degraded.Load()
 	s.link.stats(st)
 	if s.local != nil {
@@ -265,8 +312,14 @@ func (s *shared) stats(st *Stats) {
 		sh := &s.shards[i]
 		sh.mu.Lock()
 		st.Keys += len(sh.byID)
+		st.LeaseHits += sh.leaseHits
+		st.Remembered += sh.remembered
 		sh.mu.Unlock()
 	}
+	s.globalMu.Lock()
+	st.LeaseHits += s.alone.leaseHits
+	st.Remembered += s.alone.remembered
+	s.globalMu.Unlock()
 }
 
 // close waits for the calls under way and gives the unspent leases back.

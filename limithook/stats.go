@@ -29,5 +29,6 @@ func (l *Limiter) Stats() Stats {
 		Bypassed:      l.bypassed.Load(),
 	}
 	l.store.stats(&st)
+	st.Admitted += st.LeaseHits // which no other counter holds
 	return st
 }

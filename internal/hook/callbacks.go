@@ -120,6 +120,7 @@ func (r *Record) addGateWait(stmt *gorm.Statement) {
 
 // terminal wraps the callback that runs the statement.
 func (h *Hub) terminal(chain Chain, original func(*gorm.DB)) func(*gorm.DB) {
+	fillable := chain == Query && isPlainQuery(original)
 	return func(db *gorm.DB) {
 		if db.DryRun || db.Error != nil {
 			original(db)
@@ -154,7 +155,11 @@ func (h *Hub) terminal(chain Chain, original func(*gorm.DB)) func(*gorm.DB) {
 			}
 			r.finish(completed)
 		}()
+		r.fillable = fillable
 		original(db)
+		if fillable {
+			r.scanned(db)
+		}
 		completed = true
 	}
 }

@@ -182,6 +182,9 @@ type Record struct {
 	forked   bool
 	hint     Hint // of a fork
 	done     atomic.Bool
+	fillable bool
+	filler   Filler
+	onScan   func(*gorm.Statement)
 	attempt  time.Time
 	routed   *Node // attempt that Router.Done has not been told of
 	rows     *rowsContext

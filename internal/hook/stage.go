@@ -21,7 +21,8 @@ type Server interface {
 	// Serves reports whether Serve shall be asked. It is called for each such
 	// statement and must be cheap.
 	Serves(r *Record) bool
-	// Serve returns the result. It calls r.Next to go on to a database.
+	// Serve returns the result. It calls r.Next to go on to a database. Where
+	// r.CanFill it may return no rows and the error of r.FillWith.
 	Serve(ctx context.Context, r *Record) (*sql.Rows, error)
 }
 

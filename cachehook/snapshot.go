@@ -1,0 +1,235 @@
+package cachehook
+
+import (
+	"context"
+	"reflect"
+	"slices"
+	"unsafe"
+
+	"gorm.io/gorm"
+
+	"github.com/gorminfra/infra/internal/hook"
+)
+
+// snapshot is a result as GORM has scanned it into models. It is immutable; who
+// asks gets a copy that shares no more than strings. Plain models alone have
+// one: what their fields hold must be a matter of the columns alone, and
+// copying must be enough; see [layoutOf].
+type snapshot struct {
+	layout *layout
+	dest   reflect.Type  // a model, a slice of models, or a slice of pointers to them
+	models reflect.Value // a slice of models
+	rows   int
+	first  unsafe.Pointer // the first model
+	arenas []arena        // of layout.deep
+	nulls  []bool         // of a single model: by column, where it was NULL
+	bytes  int
+}
+
+// arena holds what the models' fields of one kind point to, one after the other.
+type arena struct {
+	values reflect.Value // a slice, for pointers
+	bytes  []byte        // for byte slices
+}
+
+var _ hook.Filler = (*snapshot)(nil)
+
+// unfit stands for the snapshot of a result that cannot have one.
+var unfit = &snapshot{}
+
+// takeSnapshot copies what GORM has just scanned from set. It returns unfit when
+// only GORM could do so again.
+func takeSnapshot(stmt *gorm.Statement, set *rowset) *snapshot {
+	dest := stmt.ReflectValue
+	if !plainStatement(stmt) || !dest.IsValid() || !dest.CanSet() {
+		return unfit
+	}
+	model := stmt.Schema.ModelType
+	s := &snapshot{dest: dest.Type(), rows: set.rows}
+	var from func(i int) reflect.Value
+	switch {
+	case dest.Type() == model:
+		s.rows = min(s.rows, 1)
+		from = func(int) reflect.Value { return dest }
+	case dest.Kind() != reflect.Slice || dest.Len() != set.rows:
+		return unfit
+	case dest.Type().Elem() == model:
+		from = dest.Index
+	case dest.Type().Elem() == reflect.PointerTo(model):
+		from = func(i int) reflect.Value { return dest.Index(i).Elem() }
+	default:
+		return unfit
+	}
+	if s.layout = layoutOf(stmt.Schema, set.cols); s.layout == nil {
+		return unfit
+	}
+	if dest.Type() == model && s.rows > 0 {
+		if row := set.values[:len(set.cols)]; slices.Contains(row, nil) {
+			s.nulls = make([]bool, len(row))
+			for j, v := range row {
+				s.nulls[j] = v == nil
+			}
+		}
+	}
+	// Field by field: a single model may hold what the caller had put there.
+	s.models = reflect.MakeSlice(reflect.SliceOf(model), s.rows, s.rows)
+	s.first = s.models.UnsafePointer()
+	for i := range s.rows {
+		src := from(i).Addr().UnsafePointer()
+		for j := range s.layout.fields {
+			if !s.null(j) {
+				s.layout.fields[j].shallow(unsafe.Add(s.first, uintptr(i)*model.Size()), src)
+			}
+		}
+	}
+	s.bytes = 256 + s.rows*int(model.Size())
+	s.own()
+	return s
+}
+
+// own gives the snapshot's models memory of their own to point to.
+func (s *snapshot) own() {
+	size := s.layout.schema.ModelType.Size()
+	for _, j := range s.layout.deep {
+		f := &s.layout.fields[j]
+		var a arena
+		if f.how == copyBytes {
+			n := 0
+			for i := range s.rows {
+				n += len(*(*[]byte)(unsafe.Add(s.first, uintptr(i)*size+f.offset)))
+			}
+			a.bytes = make([]byte, 0, n)
+			for i := range s.rows {
+				a.bytes = append(a.bytes, *(*[]byte)(unsafe.Add(s.first, uintptr(i)*size+f.offset))...)
+			}
+			s.bytes += n
+		} else {
+			a.values = reflect.MakeSlice(reflect.SliceOf(f.typ.Elem()), 0, s.rows)
+			for i := range s.rows {
+				if p := *(*unsafe.Pointer)(unsafe.Add(s.first, uintptr(i)*size+f.offset)); p != nil {
+					a.values = reflect.Append(a.values, reflect.NewAt(f.typ.Elem(), p).Elem())
+				}
+			}
+			s.bytes += s.rows * int(f.typ.Elem().Size())
+		}
+		s.arenas = append(s.arenas, a)
+	}
+	s.detach(s.first)
+}
+
+// detach makes models at p, copied from the snapshot's, point to copies of what
+// the arenas hold.
+func (s *snapshot) detach(p unsafe.Pointer) {
+	size := s.layout.schema.ModelType.Size()
+	for k, j := range s.layout.deep {
+		if s.null(j) { // the field is what the caller and GORM have made it
+			continue
+		}
+		f, a := &s.layout.fields[j], &s.arenas[k]
+		if f.how == copyBytes {
+			own := append(make([]byte, 0, len(a.bytes)), a.bytes...)
+			at := 0
+			for i := range s.rows {
+				b := (*[]byte)(unsafe.Add(p, uintptr(i)*size+f.offset))
+				if *b != nil {
+					end := at + len(*b)
+					*b, at = own[at:end:end], end // the capacity keeps neighbours apart
+				}
+			}
+			continue
+		}
+		n := a.values.Len()
+		if n == 0 {
+			continue
+		}
+		own := reflect.MakeSlice(a.values.Type(), n, n)
+		reflect.Copy(own, a.values)
+		next, step := own.UnsafePointer(), f.typ.Elem().Size()
+		for i := range s.rows {
+			q := (*unsafe.Pointer)(unsafe.Add(p, uintptr(i)*size+f.offset))
+			if *q != nil {
+				if n--; n >= 0 {
+					*q = next
+				}
+				if n > 0 {
+					next = unsafe.Add(next, step) // never past the end
+				}
+			}
+		}
+	}
+}
+
+// null reports whether the field's column was NULL in the row of a single model.
+func (s *snapshot) null(j int) bool { return s.nulls != nil && s.nulls[s.layout.fields[j].column] }
+
+// plainStatement reports whether GORM would scan rows by their columns alone.
+func plainStatement(stmt *gorm.Statement) bool {
+	return stmt.Schema != nil && len(stmt.Joins) == 0 && len(stmt.ColumnMapping) == 0
+}
+
+// fits reports whether the statement's destination is the one of the snapshot.
+func (s *snapshot) fits(stmt *gorm.Statement) bool {
+	return s != unfit && plainStatement(stmt) && stmt.Schema == s.layout.schema &&
+		stmt.ReflectValue.IsValid() && stmt.ReflectValue.Type() == s.dest && stmt.ReflectValue.CanSet()
+}
+
+// Fill implements hook.Filler.
+func (s *snapshot) Fill(stmt *gorm.Statement) int64 {
+	dest := stmt.ReflectValue
+	switch {
+	case s.dest.Kind() != reflect.Slice:
+		if s.rows > 0 {
+			s.fillOne(stmt.Context, dest)
+		}
+	case s.dest.Elem().Kind() != reflect.Pointer:
+		makeRoom(dest, s.rows)
+		if s.rows > 0 {
+			reflect.Copy(dest, s.models)
+			s.detach(dest.UnsafePointer())
+		}
+	default:
+		makeRoom(dest, s.rows)
+		if s.rows == 0 {
+			break
+		}
+		own := reflect.MakeSlice(s.models.Type(), s.rows, s.rows)
+		reflect.Copy(own, s.models)
+		p, size := own.UnsafePointer(), s.layout.schema.ModelType.Size()
+		s.detach(p)
+		pointers := unsafe.Slice((*unsafe.Pointer)(dest.UnsafePointer()), s.rows)
+		for i := range pointers {
+			pointers[i] = unsafe.Add(p, uintptr(i)*size)
+		}
+	}
+	return int64(s.rows)
+}
+
+// makeRoom makes dest n long, in the caller's own memory where it is enough, as
+// GORM does.
+func makeRoom(dest reflect.Value, n int) {
+	if dest.Cap() < n || dest.IsNil() {
+		dest.Set(reflect.MakeSlice(dest.Type(), n, n))
+		return
+	}
+	dest.SetLen(n)
+}
+
+// fillOne sets the fields of a model, and leaves its others alone.
+func (s *snapshot) fillOne(ctx context.Context, dest reflect.Value) {
+	to := dest.Addr().UnsafePointer()
+	if s.layout.whole && s.nulls == nil {
+		dest.Set(s.models.Index(0))
+		s.detach(to)
+		return
+	}
+	for j := range s.layout.fields {
+		f := &s.layout.fields[j]
+		if s.null(j) {
+			// GORM leaves some kinds of fields as they are, and empties others.
+			_ = f.field.Set(ctx, dest, f.null)
+			continue
+		}
+		f.shallow(to, s.first)
+	}
+	s.detach(to)
+}
