@@ -169,6 +169,26 @@ func TestR11WhoIsThePrimary(t *testing.T) {
 	}
 }
 
+func TestADrainedNodeThatIsPromotedTakesWorkAgain(t *testing.T) {
+	t.Parallel()
+	c := newElection(t)
+	c.says(0, false, 7, 1)
+	c.says(1, true, 7, 1)
+	c.nodes()[1].draining.Store(true)
+	c.dies(0)
+	c.says(1, false, 7, 2)
+	if n, _ := c.decide(&question{toPrimary: true}); n != c.nodes()[1] || n.draining.Load() || !n.enter(Critical) {
+		t.Error("the primary takes no work")
+	}
+	// One that was removed meanwhile is nobody.
+	gone := c.nodes()[2]
+	c.set.Store(&nodeSet{c.nodes()[:2]})
+	c.took(gone, identity{system: 7}, reading{placed: true, lsn: c.lsn, timeline: 3}, c.at)
+	if c.primary() == gone {
+		t.Error("a removed node leads")
+	}
+}
+
 func TestAStandbyIsUsedOnThePrimarysTimelineAlone(t *testing.T) {
 	t.Parallel()
 	c := newElection(t)
