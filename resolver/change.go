@@ -121,6 +121,10 @@ func (r *Resolver) setDraining(name string, yes bool) error {
 	}
 	home := n.home
 	home.mu.Lock()
+	if n.isPrimary() { // since a moment ago
+		home.mu.Unlock()
+		return fmt.Errorf("resolver: %s is the primary: writes have nowhere else to go", name)
+	}
 	n.draining.Store(yes)
 	home.rebuild()
 	home.mu.Unlock()

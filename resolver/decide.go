@@ -50,7 +50,6 @@ type question struct {
 	session *session // to note the choice in; nil: none
 	shown   glimpse  // what it was shown
 	seen    int64    // the time that the state of other nodes than shown.on must be younger than
-	rows    bool     // the caller sees rows before the statement ends
 
 	// favourite is the node to use, if it is fit, for the reason favour. If it is
 	// not, insist sends the statement to the primary and not to another replica.

@@ -22,7 +22,7 @@ func newClocked(cfg Config) *clocked {
 	c.expiry = int64(2*c.cfg.Probe.Interval + c.cfg.Probe.Timeout)
 	c.tightest = 2 * c.cfg.Probe.Interval
 	c.rotation.Store(&rotation{})
-	c.lead.Store(newNode(c.Resolver, 0, Node{}, true))
+	c.lead.Store(newNode(c.Resolver, 0, Node{Weight: 1}, true))
 	c.set.Store(&nodeSet{[]*node{c.primary(), newNode(c.Resolver, 0, Node{Weight: 1}, false), newNode(c.Resolver, 1, Node{Weight: 1}, false)}})
 	return c
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -34,7 +35,7 @@ type Failover struct {
 func (r *Resolver) elects(n *node) bool {
 	p := r.primary()
 	system, timeline := n.identity.system, n.last.timeline
-	if n == p || system == 0 || timeline == 0 || timeline <= r.timelineID {
+	if n == p || system == 0 || timeline == 0 || timeline <= r.timelineID || !slices.Contains(r.nodes(), n) {
 		return false
 	}
 	if !p.last.placed { // the one of gorm.Open has not answered yet
@@ -71,6 +72,7 @@ func (r *Resolver) promote(n *node, changes []change) []change {
 	r.failoverTime += f.Gap
 	n.health.enlist(now)
 	n.rampFrom, n.misfit = 0, fits
+	n.draining.Store(false) // there is no other
 	n.rest.Store(0)
 	n.told, n.toldMisfit = true, fits
 	r.lead.Store(n)

@@ -11,6 +11,7 @@ import (
 
 	"gorm.io/gorm"
 
+	"github.com/gorminfra/infra/internal/sqltext"
 	"github.com/gorminfra/infra/internal/testbed"
 )
 
@@ -187,4 +188,219 @@ func TestR11PromotionUnderLoad(t *testing.T) {
 		}
 	}
 	t.Logf("%d reads, %d failed; %d writes, %d failed, %d unknown", rs.ok.Load(), rs.failed.Load(), ws.acked.Load(), ws.failed.Load(), ws.unknown.Load())
+}
+
+func TestR11NoAcknowledgedWriteIsLostOrDoubled(t *testing.T) {
+	t.Parallel()
+	for _, bare := range []bool{false, true} {
+		t.Run(map[bool]string{false: "transactions", true: "autocommit"}[bare], func(t *testing.T) {
+			t.Parallel()
+			c := testbed.NewCluster(t, testbed.ClusterConfig{Replicas: 1, Settings: map[string]string{"synchronous_standby_names": "replica1"}})
+			g := newRig(t, c, func(cfg *Config) {
+				cfg.Probe = Probe{}
+				cfg.Pool = Pool{Max: 16, Min: 4}
+				cfg.FailoverWait = 10 * time.Second
+			})
+			g.logless()
+			ctx := deadline(t)
+			old, next := c.Primary(), c.Replica(0)
+			ws := g.writeAllTheTime(6, bare)
+			ws.more(t, 100)
+			must(t, old.StopImmediate())
+			must(t, next.Set(ctx, "synchronous_standby_names", ""))
+			must(t, next.Promote(ctx))
+			promoted := time.Now()
+			ws.more(t, 1)
+			first := time.Since(promoted)
+			ws.more(t, 100)
+			ws.stop()
+			found := g.ids(next)
+			for _, id := range ws.sure {
+				if found[id] != 1 {
+					t.Errorf("acknowledged: %d is there %d times", id, found[id])
+				}
+			}
+			for _, id := range ws.maybe {
+				if found[id] > 1 {
+					t.Errorf("outcome unknown: %d is there %d times", id, found[id])
+				}
+			}
+			for _, id := range ws.never {
+				if found[id] != 0 {
+					t.Errorf("failed for sure: %d is there %d times", id, found[id])
+				}
+			}
+			t.Logf("first write %v after the promotion, longest pause %v; %d acknowledged, %d unknown, %d failed",
+				first, ws.pause(), len(ws.sure), len(ws.maybe), len(ws.never))
+		})
+	}
+}
+
+func TestR11WhatRanOnASupersededPrimaryIsNotCommitted(t *testing.T) {
+	t.Parallel()
+	c := testbed.NewCluster(t, testbed.ClusterConfig{Replicas: 1})
+	g := newRig(t, c, nil)
+	ctx := deadline(t)
+	g.allInUse()
+	old := c.Primary()
+	tx := g.db.WithContext(inScope(ctx, "open")).Begin()
+	must(t, tx.Create(&item{ID: 2000}).Error)
+	before, err := g.db.DB()
+	must(t, err)
+	must(t, c.Replica(0).Promote(ctx)) // the old primary lives on
+	eventually(t, "the promotion to be noticed", func() bool { return g.leader() == "replica1" })
+	if err := tx.Commit().Error; !errors.Is(err, ErrNoPrimary) {
+		t.Errorf("COMMIT on the old primary gives %v", err)
+	}
+	if got := g.ids(old); len(got) != 0 {
+		t.Errorf("on the old primary: %v", got)
+	}
+	// Everything goes to the new one, also what passes by the callbacks.
+	must(t, g.db.WithContext(inScope(ctx, "new")).Create(&item{ID: 2001}).Error)
+	must(t, g.db.Connection(func(conn *gorm.DB) error { return conn.Exec("INSERT INTO items (id) VALUES (2002)").Error }))
+	if pool, _ := g.db.DB(); pool == before {
+		t.Error("db.DB() is the old primary's")
+	}
+	if on := g.ids(c.Primary()); len(on) != 2 {
+		t.Errorf("on the new primary: %v", on)
+	}
+	if got := g.ids(old); len(got) != 0 {
+		t.Errorf("on the old primary: %v", got)
+	}
+	lsn, err := (&router{g.r}).PositionAfter(ctx, time.Now())
+	must(t, err)
+	var now uint64
+	must(t, g.db.WithContext(Primary(ctx)).Raw("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint").Scan(&now).Error)
+	if lsn > now || now-lsn > 1<<20 {
+		t.Errorf("position %d, the new primary is at %d", lsn, now)
+	}
+	must(t, g.r.Close())
+	if pool, _ := g.db.DB(); pool != before {
+		t.Error("after Close db.DB() is not what gorm.Open made")
+	}
+}
+
+// newDemotion is a rig whose primary has become a standby of replica1. Its probes
+// are so rare that only a refused write can tell.
+func newDemotion(t *testing.T) (*rig, *testbed.Node) {
+	t.Helper()
+	c := testbed.NewCluster(t, testbed.ClusterConfig{Replicas: 1})
+	g := newRig(t, c, func(cfg *Config) { cfg.Probe.Interval = 20 * time.Second; cfg.FailoverWait = 10 * time.Second })
+	ctx := deadline(t)
+	old, next := c.Primary(), c.Replica(0)
+	must(t, old.StopFast())
+	must(t, next.Promote(ctx))
+	must(t, old.RestartAsStandby(ctx, next))
+	if g.leader() != "primary" {
+		t.Fatal("the failover was noticed before a write")
+	}
+	return g, next
+}
+
+func TestR12AWriteOnADemotedNodeIsRedirectedOnce(t *testing.T) {
+	t.Parallel()
+	g, next := newDemotion(t)
+	ctx := deadline(t)
+	bare := g.db.Session(&gorm.Session{SkipDefaultTransaction: true})
+	must(t, bare.WithContext(inScope(ctx, "redirected")).Create(&item{ID: 3000}).Error)
+	if g.leader() != "replica1" || g.node("replica1").Decisions["retry"] != 1 || g.ids(next)[3000] != 1 {
+		t.Errorf("%q leads, decisions %v", g.leader(), g.node("replica1").Decisions)
+	}
+	eventually(t, "the old primary to serve", func() bool { return g.node("primary").Up })
+
+	// A primary that refuses writes for another reason is asked once.
+	must(t, next.Set(ctx, "default_transaction_read_only", "on"))
+	var err error
+	eventually(t, "a refusal", func() bool {
+		err = bare.WithContext(inScope(ctx, "refused")).Create(&item{ID: 3003}).Error
+		return err != nil
+	})
+	if d := g.node("primary").Decisions["retry"] + g.node("replica1").Decisions["retry"]; !isReadOnly(err) || d != 1 {
+		t.Errorf("%v, %d retries", err, d)
+	}
+	must(t, next.Set(ctx, "default_transaction_read_only", "off"))
+}
+
+func TestR12AWriteInATransactionOnADemotedNodeIsRefused(t *testing.T) {
+	t.Parallel()
+	g, next := newDemotion(t)
+	ctx := deadline(t)
+	err := g.db.WithContext(inScope(ctx, "transaction")).Transaction(func(tx *gorm.DB) error {
+		return tx.Create(&item{ID: 3001}).Error
+	})
+	if !isReadOnly(err) || g.ids(next)[3001] != 0 {
+		t.Errorf("it gives %v", err)
+	}
+	// That was the sign, and the next one goes where it should.
+	eventually(t, "the failover to be noticed", func() bool { return g.leader() == "replica1" })
+	must(t, g.db.WithContext(inScope(ctx, "next")).Create(&item{ID: 3002}).Error)
+	if g.ids(next)[3002] != 1 {
+		t.Error("the next write is elsewhere")
+	}
+}
+
+func TestR12WhatMayHaveRunInPartIsNotRedirected(t *testing.T) {
+	t.Parallel()
+	for text, whole := range map[string]bool{
+		"INSERT INTO a VALUES (1)":                             true,
+		"WITH x AS (DELETE FROM a RETURNING *) SELECT 1":       true,
+		"SELECT nextval('s')":                                  true,
+		"TRUNCATE a":                                           true,
+		"SELECT 1; INSERT INTO a VALUES (1)":                   false,
+		"COMMIT; INSERT INTO a VALUES (1)":                     false,
+		"CALL p()":                                             false,
+		"DO $$ BEGIN COMMIT; INSERT INTO a VALUES (1); END $$": false,
+		"EXECUTE x":                                            false,
+		"":                                                     false,
+	} {
+		if got := ranAsAWhole(sqltext.Analyze(text)); got != whole {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+	if ranAsAWhole(nil) {
+		t.Error("nothing is a whole")
+	}
+}
+
+func TestNoPrimaryIsWaitedForAndTold(t *testing.T) {
+	t.Parallel()
+	c := testbed.NewCluster(t, testbed.ClusterConfig{Replicas: 1})
+	g := newRig(t, c, func(cfg *Config) {
+		cfg.FailoverWait = 300 * time.Millisecond
+		cfg.Probe.Interval = 50 * time.Millisecond
+	})
+	ctx := deadline(t)
+	g.allInUse()
+	must(t, c.Primary().StopImmediate())
+	eventually(t, "the loss to be noticed", func() bool { return g.r.Stats().NoPrimary != "" })
+	took := func(f func() error) (time.Duration, error) {
+		began := time.Now()
+		err := f()
+		return time.Since(began), err
+	}
+	write := func(ctx context.Context) func() error {
+		return func() error { return g.db.WithContext(inScope(ctx, "w")).Create(&item{}).Error }
+	}
+	d, err := took(write(ctx))
+	if !errors.Is(err, ErrNoPrimary) || d < 300*time.Millisecond || d > 5*time.Second {
+		t.Errorf("a write gives %v after %v", err, d)
+	}
+	t.Log(err)
+	short, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
+	defer cancel()
+	if d, err := took(write(short)); !errors.Is(err, ErrNoPrimary) || !errors.Is(err, context.DeadlineExceeded) || d > 290*time.Millisecond {
+		t.Errorf("with 30ms: %v after %v", err, d)
+	}
+	if !recovering(t, g.db.WithContext(inScope(ctx, "r"))) {
+		t.Error("a read is not on the replica")
+	}
+	// One that waits goes on as soon as there is a primary.
+	g.r.cfg.FailoverWait = 20 * time.Second
+	done := make(chan error, 1)
+	go func() { done <- write(ctx)() }()
+	must(t, c.Primary().Start(ctx))
+	must(t, <-done)
+	if n := g.r.Stats().NoPrimary; n != "" {
+		t.Errorf("with a primary: %q", n)
+	}
 }

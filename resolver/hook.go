@@ -88,7 +88,7 @@ func (r *Resolver) Initialize(db *gorm.DB) error {
 
 // startAll starts the goroutines of the nodes.
 func (r *Resolver) startAll() {
-	if len(r.replicas()) > 0 || r.primary().hooked.Load() == nil {
+	if r.remembers() || r.primary().hooked.Load() == nil {
 		r.watching.Do(func() { r.start(r.primary()) })
 	}
 	for _, n := range r.replicas() {
@@ -177,7 +177,6 @@ func (r *Resolver) questionOf(ctx context.Context, rec *hook.Record, hint hook.H
 		q.priority = o.priority
 		q.toPrimary, q.why = true, reasonAsked
 	default:
-		q.rows = rowsOf(rec)
 		r.ask(&q, o, hint, rec.Scope, p)
 		if parent := rec.Parent; parent != nil && parent.Node != nil && q.favourite == nil {
 			if n := r.nodeOf(parent.Node); n != nil && n.home == r {

@@ -78,6 +78,12 @@ func (g *rig) open(cfg Config) {
 // open opens GORM on dsn with a Resolver, both closed when the test ends.
 func open(t *testing.T, dsn string, cfg Config) (*gorm.DB, *Resolver) {
 	t.Helper()
+	r := New(cfg)
+	return openWith(t, dsn, r), r
+}
+
+func openWith(t *testing.T, dsn string, r *Resolver) *gorm.DB {
+	t.Helper()
 	db, err := gorm.Open(postgres.Open(dsn), &gorm.Config{Logger: logger.Discard})
 	must(t, err)
 	t.Cleanup(func() {
@@ -85,7 +91,8 @@ func open(t *testing.T, dsn string, cfg Config) (*gorm.DB, *Resolver) {
 			_ = pool.Close()
 		}
 	})
-	return db, use(t, db, New(cfg))
+	use(t, db, r)
+	return db
 }
 
 func use(t *testing.T, db *gorm.DB, r *Resolver) *Resolver {

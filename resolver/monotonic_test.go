@@ -133,6 +133,29 @@ func TestRowsBindWhatIsReadBetweenThem(t *testing.T) {
 	}
 }
 
+func TestRowsOfThePrimaryBindToo(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, testbed.SharedCluster(t), func(cfg *Config) { cfg.Probe.Interval = 20 * time.Millisecond })
+	g.allInUse()
+	ctx := inScope(deadline(t), "request")
+	if w := g.read(ctx, 1); !w.Standby {
+		t.Fatal("the session does not begin on a replica")
+	}
+	rows, err := g.db.WithContext(Primary(ctx)).Model(&item{}).Rows()
+	must(t, err)
+	defer rows.Close()
+	time.Sleep(4 * g.r.cfg.Probe.Interval) // samples come, and are no bound
+	if w := g.read(ctx, 1); w.Standby {
+		t.Error("a replica was read between the rows of the primary")
+	}
+	must(t, rows.Err())
+	must(t, rows.Close())
+	eventually(t, "the session to go back to a replica", func() bool {
+		time.Sleep(4 * g.r.cfg.Probe.Interval)
+		return g.read(ctx, 1).Standby
+	})
+}
+
 func TestSessionStaysOrWaitsForASample(t *testing.T) {
 	t.Parallel()
 	c := newClocked(Config{MaxLag: time.Hour})

@@ -20,6 +20,11 @@ func (r *Resolver) positionAfter(ctx context.Context, t time.Time) (uint64, erro
 	return p.lsn, err
 }
 
+// forcedEvery is the least time between two samples that are taken because
+// somebody waits: all who come meanwhile share the next one, and the primary is
+// asked 500 times a second at most.
+const forcedEvery = 2 * time.Millisecond
+
 // sampleAfter returns a sample of the primary that was sent after the time after:
 // every commit that had returned by then lies at or below it. It asks for one
 // that many may share, and waits for patience at most.
@@ -38,8 +43,14 @@ func (r *Resolver) sampleAfter(ctx context.Context, after int64, patience time.D
 		if sent > after {
 			return p, nil
 		}
-		r.primary().wake()
+		var rested <-chan time.Time
+		if pause := time.Duration(sent-r.now()) + forcedEvery; sent > 0 && pause > 0 {
+			rested = time.After(pause)
+		} else {
+			r.primary().wake()
+		}
 		select {
+		case <-rested:
 		case <-next:
 		case <-timeout.C:
 			return position{}, fmt.Errorf("resolver: no WAL position: the primary did not answer within %v", patience)

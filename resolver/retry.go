@@ -98,6 +98,7 @@ func (a *router) Done(rec *hook.Record, hn *hook.Node, err error, d time.Duratio
 	n.home.unspill(rec)
 	if s, ok := rec.Session.(*session); ok && rowsOf(rec) {
 		s.saw(n, n.home.now(), true)
+		rec.Session = nil // counted out, and in again by another attempt
 	}
 	switch {
 	case err != nil:

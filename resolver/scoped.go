@@ -120,9 +120,11 @@ func (r *Resolver) heed(q *question, s *session) {
 	q.session = s
 	if s == nil {
 		s = &r.process
-	} else if r.off&monotonicRule == 0 {
-		var h *handed
-		q.shown, q.seen, h = s.look(r.now())
+	} else {
+		shown, seen, h := s.look(r.now())
+		if r.off&monotonicRule == 0 {
+			q.shown, q.seen = shown, seen
+		}
 		if h != nil && r.off&tokenRule == 0 {
 			r.heedToken(q, h)
 		}
@@ -132,13 +134,22 @@ func (r *Resolver) heed(q *question, s *session) {
 	}
 }
 
-// bind notes the node of a statement in its session.
+// bind notes the node of a statement in its session. What was not asked of the
+// session, because it needs the primary, matters here when its rows are shown
+// before it ends.
 func (r *Resolver) bind(rec *hook.Record, q *question, n *node) {
-	if q.session == nil || rec.Background {
+	if rec.Background {
+		return
+	}
+	rows := rowsOf(rec)
+	if q.session == nil && rows {
+		q.session = r.sessionOf(optionsOf(rec.Context), rec.Scope, r.remembers())
+	}
+	if q.session == nil {
 		return
 	}
 	rec.Session = q.session
-	q.session.choose(n, n.run.Load(), q.shown, r.now(), q.rows)
+	q.session.choose(n, n.run.Load(), q.shown, r.now(), rows)
 }
 
 // rowsOf reports whether the caller of a statement is shown rows before it ends.

@@ -16,6 +16,7 @@ type history struct {
 	// knew of the new one. Lag is judged as at their begin.
 	absences []span
 	reasons  map[string]uint64 // of the plugin's decisions
+	refusals map[string]int    // the errors of operations, by kind and text
 }
 
 // span is a time, in the machine's nanoseconds.

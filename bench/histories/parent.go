@@ -54,6 +54,7 @@ type child struct {
 	answers   chan answer
 	readBacks atomic.Int64
 	reasons   map[string]uint64 // once ended
+	refusals  map[string]int    // once ended
 	ended     chan struct{}
 }
 
@@ -189,7 +190,7 @@ func (w *child) listen(out io.Reader) {
 			others := w.parent.workers[1:]
 			others[random.IntN(len(others))].tell(command{Do: "session", Session: a.Session})
 		case "stop":
-			w.reasons = a.Reasons
+			w.reasons, w.refusals = a.Reasons, a.Refusals
 		case "failed":
 			w.fail(errors.New(a.Error))
 		default:
@@ -279,10 +280,13 @@ func (w *child) end() {
 // collect reads the logs, into one order of the operations' starts, and the journal
 // of the primary.
 func (p *parent) collect(ctx context.Context) (*history, error) {
-	h := &history{absences: p.absences, reasons: map[string]uint64{}}
+	h := &history{absences: p.absences, reasons: map[string]uint64{}, refusals: map[string]int{}}
 	for _, w := range p.workers {
 		for why, count := range w.reasons {
 			h.reasons[why] += count
+		}
+		for text, count := range w.refusals {
+			h.refusals[text] += count
 		}
 		ops, err := readLog(w.log)
 		if err != nil {

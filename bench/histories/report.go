@@ -36,6 +36,7 @@ type summary struct {
 	// PageCommits ended where a page of WAL ends.
 	PageCommits int            `json:"commits_at_page_ends"`
 	Faults      []faultSummary `json:"faults"`
+	Errors      map[string]int `json:"errors"` // of operations, by kind and text
 	Violations  map[string]int `json:"violations"`
 	Shortest    []string       `json:"shortest"`
 	// NoProof says why the run does not count; empty when it does.
@@ -55,7 +56,7 @@ type faultSummary struct {
 
 // summarize needs the operations in the order of their starts.
 func summarize(s settings, h *history, happened map[string][]span, found []violation) *summary {
-	sum := &summary{Seed: s.seed, Operations: map[string]map[string]int{}, Violations: map[string]int{}, Decisions: h.reasons, found: found}
+	sum := &summary{Seed: s.seed, Operations: map[string]map[string]int{}, Violations: map[string]int{}, Decisions: h.reasons, Errors: h.refusals, found: found}
 	sum.count(h)
 	for _, f := range s.faults {
 		spans := happened[f.name]
@@ -197,6 +198,9 @@ func (sum *summary) print(out io.Writer) {
 		fmt.Fprintf(w, "fault %s\t%d times, %.1f s\t%d operations, %d failed\tslowest %.0f ms\n", f.Name, f.Times, f.Seconds, f.Operations, f.Failed, f.SlowestMS)
 	}
 	_ = w.Flush()
+	for _, text := range slices.Sorted(maps.Keys(sum.Errors)) {
+		fmt.Fprintf(out, "%4d × %s\n", sum.Errors[text], text)
+	}
 	for _, what := range sum.NoProof {
 		fmt.Fprintln(out, "does not count:", what)
 	}

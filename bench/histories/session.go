@@ -201,7 +201,7 @@ func (s *session) readNow(cell uint32, bound time.Duration, readOnlyTx bool) boo
 	if row.Standby {
 		o.Flags |= standby
 	}
-	w.note(&o)
+	w.note(&o, err)
 	if err == nil && slices.Contains(s.cells, cell) {
 		w.readBacks.Add(1)
 	}
@@ -259,7 +259,7 @@ func (s *session) wrote(o *op, err error) {
 	if o.Status = statusOf(err); s.ctx.Err() != nil && err != nil {
 		o.Status = unknown
 	}
-	s.w.note(o)
+	s.w.note(o, err)
 	if o.Status == done && o.Kind.writes() && !slices.Contains(s.cells, o.Cell) {
 		s.cells = append(slices.Clip(s.cells), o.Cell)
 	}
@@ -297,7 +297,7 @@ func (s *session) inside(tx *gorm.DB, o *op) error {
 	in.End = s.w.clock.now()
 	in.Status, in.Version, in.Writer, in.Node = statusOf(err), row.Version, uint64(row.Writer), s.w.node[row.Node]
 	if s.ctx.Err() == nil {
-		s.w.note(&in)
+		s.w.note(&in, err)
 	}
 	return err
 }

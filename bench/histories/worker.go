@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,6 +61,8 @@ type answer struct {
 	Error     string    `json:",omitempty"`
 	// Reasons counts the plugin's decisions, for the end.
 	Reasons map[string]uint64 `json:",omitempty"`
+	// Refusals counts the errors of operations, by their text.
+	Refusals map[string]int `json:",omitempty"`
 }
 
 // handover is a session on its way to another scope or process.
@@ -82,8 +85,9 @@ type worker struct {
 	ids      atomic.Uint64
 	recent   atomic.Pointer[[]uint32] // cells that a scopeless worker wrote
 
-	logMu sync.Mutex // guards log
-	log   *opLog
+	logMu    sync.Mutex // guards log and refusals
+	log      *opLog
+	refusals map[string]int
 
 	outMu     sync.Mutex // guards standard output
 	readBacks atomic.Int64
@@ -107,7 +111,7 @@ type Entry struct {
 func (Entry) TableName() string { return "journal" }
 
 func runWorker(text string) (err error) {
-	w := &worker{arrivals: make(chan handover, 64), node: map[string]uint8{}}
+	w := &worker{arrivals: make(chan handover, 64), node: map[string]uint8{}, refusals: map[string]int{}}
 	if err := json.Unmarshal([]byte(text), &w.cfg); err != nil {
 		return err
 	}
@@ -147,7 +151,7 @@ func runWorker(text string) (err error) {
 	w.obey(ctx)
 	stop()
 	wg.Wait()
-	w.say(answer{Did: "stop", Reasons: w.reasons()})
+	w.say(answer{Did: "stop", Reasons: w.reasons(), Refusals: w.refusals})
 	return nil
 }
 
@@ -259,16 +263,22 @@ func (w *worker) say(a answer) {
 	fmt.Printf("%s\n", line)
 }
 
-// note logs an operation.
-func (w *worker) note(o *op) {
+// note logs an operation, and counts its error.
+func (w *worker) note(o *op, refusal error) {
 	o.Worker = uint16(w.cfg.Index)
 	w.logMu.Lock()
 	err := w.log.add(o)
+	if refusal != nil {
+		w.refusals[fmt.Sprintf("%s: %s", o.Kind, addresses.ReplaceAllString(refusal.Error(), ""))]++
+	}
 	w.logMu.Unlock()
 	if err != nil {
 		w.say(answer{Did: "failed", Error: err.Error()})
 	}
 }
+
+// addresses make an error's text one of many: ports and process IDs.
+var addresses = regexp.MustCompile(`127\.0\.0\.1:\d+(->127\.0\.0\.1:\d+)?|:\d+`)
 
 // newID is unique over all workers, and fits into a bigint.
 func (w *worker) newID() uint64 { return uint64(w.cfg.Index+1)<<40 | w.ids.Add(1) }

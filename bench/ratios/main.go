@@ -46,6 +46,7 @@ type area struct {
 }
 
 var areas = []area{
+	{"routing", routing},
 	{"routing", overhead},
 	{"cache", cache},
 	{"limits", limits},
@@ -113,6 +114,14 @@ func atMostNanos(name string, p pair, goal float64) row {
 	return p.row(name, "an empty call", "ns", medianOf(p.ours), goal, false)
 }
 
+// counted is a row whose value is no comparison of times. It has no sides.
+func counted(name, than, unit string, v interval, goal float64, lower bool) row {
+	return row{
+		Name: name, Unit: unit, Than: than, Value: v.median, Low: v.low, High: v.high, Goal: goal, AtLeast: lower,
+		Pass: lower && v.median >= goal || !lower && v.median <= goal,
+	}
+}
+
 func (p pair) row(name, than, unit string, v interval, goal float64, lower bool) row {
 	return row{
 		Name: name, Unit: unit, Than: than, Ours: medianOf(p.ours).median, Peer: medianOf(p.peer).median,
@@ -141,6 +150,8 @@ func printTable(rows []row) {
 
 func nanos(ns float64) string {
 	switch {
+	case ns == 0:
+		return "-"
 	case ns >= 1e6:
 		return strings.TrimSpace(fmt.Sprintf("%.2f ms", ns/1e6))
 	case ns >= 1e3:

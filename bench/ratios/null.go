@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"io"
+	"strings"
 
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
@@ -22,15 +23,15 @@ type item struct {
 // The null driver answers every query with one row of item at once, so that
 // what is left is the time of the layers above the driver.
 type (
-	nullConnector struct{}
+	nullConnector struct{ standby bool }
 	nullDriver    struct{}
-	nullConn      struct{}
+	nullConn      struct{ standby bool }
 	nullRows      struct{ done bool }
 )
 
-func (nullConnector) Connect(context.Context) (driver.Conn, error) { return nullConn{}, nil }
-func (nullConnector) Driver() driver.Driver                        { return nullDriver{} }
-func (nullDriver) Open(string) (driver.Conn, error)                { return nullConn{}, nil }
+func (c nullConnector) Connect(context.Context) (driver.Conn, error) { return nullConn(c), nil }
+func (nullConnector) Driver() driver.Driver                          { return nullDriver{} }
+func (nullDriver) Open(string) (driver.Conn, error)                  { return nullConn{}, nil }
 
 func (nullConn) Prepare(string) (driver.Stmt, error) { return nil, driver.ErrSkip }
 func (nullConn) Close() error                        { return nil }
@@ -38,7 +39,10 @@ func (nullConn) Begin() (driver.Tx, error)           { return nullConn{}, nil }
 func (nullConn) Commit() error                       { return nil }
 func (nullConn) Rollback() error                     { return nil }
 
-func (nullConn) QueryContext(context.Context, string, []driver.NamedValue) (driver.Rows, error) {
+func (c nullConn) QueryContext(_ context.Context, query string, _ []driver.NamedValue) (driver.Rows, error) {
+	if strings.HasPrefix(query, "SELECT s") || strings.HasPrefix(query, "SELECT p") {
+		return c.probed(query), nil
+	}
 	return &nullRows{}, nil
 }
 
@@ -47,6 +51,32 @@ func (nullConn) ExecContext(context.Context, string, []driver.NamedValue) (drive
 }
 
 func (nullConn) CheckNamedValue(*driver.NamedValue) error { return nil }
+
+// probed answers the resolver's probes as an idle cluster does that has caught up.
+func (c nullConn) probed(query string) driver.Rows {
+	switch {
+	case strings.HasPrefix(query, "SELECT standby"):
+		return &fixedRow{c.standby, int64(1 << 20), int64(1 << 20), int64(1)}
+	case strings.HasPrefix(query, "SELECT system_identifier"):
+		return &fixedRow{int64(1)}
+	}
+	return &fixedRow{int64(16 << 20), int64(8192), int64(1)}
+}
+
+// fixedRow is a result of one row, which it forgets when it was read.
+type fixedRow []driver.Value
+
+func (r *fixedRow) Columns() []string { return make([]string, len(*r)) }
+func (r *fixedRow) Close() error      { return nil }
+
+func (r *fixedRow) Next(dest []driver.Value) error {
+	if *r == nil {
+		return io.EOF
+	}
+	copy(dest, *r)
+	*r = nil
+	return nil
+}
 
 func (*nullRows) Columns() []string { return []string{"id", "name", "price", "stock"} }
 func (*nullRows) Close() error      { return nil }
@@ -62,6 +92,10 @@ func (r *nullRows) Next(dest []driver.Value) error {
 
 func nullDialector() gorm.Dialector {
 	return postgres.New(postgres.Config{Conn: sql.OpenDB(nullConnector{})})
+}
+
+func nullReplica() gorm.Dialector {
+	return postgres.New(postgres.Config{Conn: sql.OpenDB(nullConnector{standby: true})})
 }
 
 func openNull() (*gorm.DB, error) { return gorm.Open(nullDialector(), quiet()) }

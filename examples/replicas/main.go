@@ -1,6 +1,6 @@
 // Command replicas shows the plugin on real servers: it starts a Postgres
 // primary with two streaming replicas and a Redis on loopback, runs two instances
-// of a service on them, and hurts a replica. The binaries of Postgres (14 or
+// of a service on them, hurts a replica, and promotes one. The binaries of Postgres (14 or
 // later) and Redis (7 or later) must be installed; `make setup` does it.
 //
 //	go run -C examples ./replicas
@@ -79,6 +79,7 @@ func run(ctx context.Context) (err error) {
 		steps.Step{Title: fmt.Sprintf("Reads move away from the replica that lags by more than %v", maxLag), Run: s.moveAway},
 		steps.Step{Title: "And back, once it has caught up", Run: s.comeBack},
 		steps.Step{Title: "A second instance sees the invalidation", Run: s.invalidation},
+		steps.Step{Title: "The primary stops, a standby is promoted, and the writes go on", Run: s.failover},
 	)
 }
 
