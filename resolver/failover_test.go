@@ -127,7 +127,7 @@ func TestR11PromotionUnderLoad(t *testing.T) {
 	t.Parallel()
 	c := testbed.NewCluster(t, testbed.ClusterConfig{Replicas: 2, Settings: map[string]string{"wal_keep_size": "64MB"}})
 	g := newRig(t, c, func(cfg *Config) {
-		cfg.Probe = Probe{}
+		cfg.Probe = patient
 		cfg.Pool = Pool{Max: 16, Min: 4}
 		cfg.FailoverWait = 5 * time.Second
 	})
@@ -197,7 +197,7 @@ func TestR11NoAcknowledgedWriteIsLostOrDoubled(t *testing.T) {
 			t.Parallel()
 			c := testbed.NewCluster(t, testbed.ClusterConfig{Replicas: 1, Settings: map[string]string{"synchronous_standby_names": "replica1"}})
 			g := newRig(t, c, func(cfg *Config) {
-				cfg.Probe = Probe{}
+				cfg.Probe = patient
 				cfg.Pool = Pool{Max: 16, Min: 4}
 				cfg.FailoverWait = 10 * time.Second
 			})
@@ -233,6 +233,28 @@ func TestR11NoAcknowledgedWriteIsLostOrDoubled(t *testing.T) {
 			t.Logf("first write %v after the promotion, longest pause %v; %d acknowledged, %d unknown, %d failed",
 				first, ws.pause(), len(ws.sure), len(ws.maybe), len(ws.never))
 		})
+	}
+}
+
+func TestR12AWriteThatIsLostWhileItsRowsComeHasAnUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	c := testbed.SharedCluster(t)
+	g := newRig(t, c, nil)
+	ctx := deadline(t)
+	done := make(chan error, 1)
+	go func() {
+		var ids []int64
+		done <- g.db.WithContext(inScope(ctx, "rows")).Raw(`INSERT INTO items (n) SELECT g FROM generate_series(1, 100000) g
+			RETURNING id, repeat('x', 100), CASE WHEN n > 1000 THEN pg_sleep(0.01) END`).Scan(&ids).Error
+	}()
+	// Rows have been sent once the statement is in its slow part.
+	eventually(t, "the write to be lost", func() bool {
+		must(t, c.Primary().Exec(ctx, "", `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1
+			AND query LIKE 'INSERT INTO items%' AND wait_event = 'PgSleep' AND state = 'active'`, g.name))
+		return len(done) > 0
+	})
+	if err := <-done; !errors.Is(err, ErrOutcomeUnknown) {
+		t.Errorf("it gives %v", err)
 	}
 }
 

@@ -146,6 +146,7 @@ func (h *Hub) terminal(chain Chain, original func(*gorm.DB)) func(*gorm.DB) {
 			if stmt.ConnPool == swapped {
 				stmt.ConnPool = r.orig
 			}
+			r.tellLostAnswer(db)
 			r.Rows, r.Err = db.RowsAffected, rowError(db)
 			if len(stmt.Preloads) > 0 {
 				stmt.Settings.Store(preloadSelf, r)

@@ -3,9 +3,12 @@ package hook
 import (
 	"database/sql"
 	"errors"
+	"io"
+	"net"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"gorm.io/gorm"
 )
 
 // commitOutcome reads the answer to COMMIT. When it is not certain that nothing
@@ -35,6 +38,21 @@ func autocommitOutcome(err error) TxnOutcome {
 
 // NotSent reports whether err proves that the server has not seen the statement.
 func NotSent(err error) bool { return notSent(err) }
+
+// tellLostAnswer names what the error of a write that commits by itself leaves
+// open, when the connection broke while its rows were read: the server may send
+// them before it commits.
+func (r *Record) tellLostAnswer(db *gorm.DB) {
+	if r.Txn == nil || !r.Txn.Autocommit || r.Txn.Foreign || r.runErr != nil || db.Error == nil {
+		return
+	}
+	err := db.Error
+	var network net.Error
+	if sqlState(err) == "" && !errors.As(err, &network) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, pgconn.ErrConnClosed) {
+		return // of our own side, such as a value that does not fit
+	}
+	db.Error = r.stages.outcomeError(autocommitOutcome(err), err)
+}
 
 // notSent reports whether the server cannot have seen the statement.
 func notSent(err error) bool {
