@@ -68,7 +68,7 @@ func (w *worker) pageRounds(ctx context.Context, primary string, rounds int) (hi
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
-	random := rand.New(rand.NewPCG(w.cfg.Seed, uint64(w.ids.Load())))
+	random := rand.New(rand.NewPCG(w.cfg.Seed, w.ids.Load()))
 	for range rounds {
 		hit, err := w.pageRound(ctx, conn, random)
 		if err != nil {

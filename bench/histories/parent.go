@@ -14,7 +14,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -309,13 +308,4 @@ func (p *parent) collect(ctx context.Context) (*history, error) {
 		return e, err
 	})
 	return h, err
-}
-
-// tail is the end of the servers' logs, for an error.
-func (p *parent) tail() string {
-	var b strings.Builder
-	for _, n := range p.cluster.Nodes() {
-		fmt.Fprintf(&b, "\n%s: %s", n.Name(), n.Log())
-	}
-	return b.String()
 }

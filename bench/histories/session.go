@@ -159,15 +159,15 @@ type seen struct {
 
 const seenColumns = "version, writer, current_setting('cluster_name') AS node, pg_is_in_recovery() AS standby"
 
-// read reads one cell and reports whether a standby served it.
-func (s *session) read(cell uint32, bound time.Duration, readOnlyTx bool) bool {
-	w := s.w
-	w.gate.RLock()
-	defer w.gate.RUnlock()
-	return s.readNow(cell, bound, readOnlyTx)
+// read reads one cell.
+func (s *session) read(cell uint32, bound time.Duration, readOnlyTx bool) {
+	s.w.gate.RLock()
+	defer s.w.gate.RUnlock()
+	s.readNow(cell, bound, readOnlyTx)
 }
 
-// readNow is read while the caller holds the gate.
+// readNow is read while the caller holds the gate. It reports whether a standby
+// served it.
 func (s *session) readNow(cell uint32, bound time.Duration, readOnlyTx bool) bool {
 	w := s.w
 	ctx, cancel := context.WithTimeout(s.ctx, readTimeout)
