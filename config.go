@@ -81,13 +81,16 @@ const (
 // down to them.
 func (c Config) withDefaults() Config {
 	c.Name = cmp.Or(c.Name, "default")
+	if c.NPlusOne.Logger == nil {
+		c.NPlusOne.Logger = c.Logger // nil: in development it writes to the terminal
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	for _, name := range []*string{&c.Resolver.Name, &c.Cache.Name, &c.Limits.Name, &c.SlowLog.Name, &c.Metrics.Name} {
+	for _, name := range []*string{&c.Resolver.Name, &c.Cache.Name, &c.Limits.Name, &c.NPlusOne.Name, &c.SlowLog.Name, &c.Metrics.Name} {
 		*name = cmp.Or(*name, c.Name)
 	}
-	for _, l := range []**slog.Logger{&c.Resolver.Logger, &c.Cache.Logger, &c.Limits.Logger, &c.NPlusOne.Logger, &c.SlowLog.Logger} {
+	for _, l := range []**slog.Logger{&c.Resolver.Logger, &c.Cache.Logger, &c.Limits.Logger, &c.SlowLog.Logger} {
 		if *l == nil {
 			*l = c.Logger
 		}
@@ -128,5 +131,6 @@ func (c Config) requestLimits() limithook.Config {
 	l := c.Limits
 	l.PerUser, l.Global = c.HTTP.Requests.PerUser, c.HTTP.Requests.Global
 	l.Name += requestsSuffix
+	l.Lease.For = 0 // by the windows of requests
 	return l
 }
