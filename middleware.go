@@ -62,13 +62,14 @@ func (p *Plugin) Middleware(next http.Handler) http.Handler {
 		}
 		r = r.WithContext(p.resolver.ReadToken(ctx, r))
 		rw := newResponse(w, p, r, s)
+		completed := false
 		defer func() {
 			if r.Pattern != "" && s.Name() == route { // unless SetRoute has said better
 				s.SetName(p.route(r, r.Pattern))
 			}
 			s.End()
 			p.nplusone.Finish(s)
-			p.metrics.ObserveRequest(s.Name(), elapsed(s), rw.code())
+			p.metrics.ObserveRequest(s.Name(), elapsed(s), rw.code(completed))
 		}()
 		if l := p.requests.Load(); l != nil {
 			d, err := l.Decide(ctx, 1)
@@ -77,12 +78,14 @@ func (p *Plugin) Middleware(next http.Handler) http.Handler {
 			}
 			if !d.Allowed {
 				limithook.WriteRefusal(rw, r, refusal(d))
+				completed = true
 				return
 			}
 			limithook.SetHeaders(w.Header(), d)
 		}
 		next.ServeHTTP(rw.outer, r)
 		rw.finish()
+		completed = true
 	})
 }
 

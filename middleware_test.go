@@ -13,10 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/gorminfra/infra"
 	"github.com/gorminfra/infra/cachehook"
 	"github.com/gorminfra/infra/internal/testbed"
 	"github.com/gorminfra/infra/limithook"
+	"github.com/gorminfra/infra/metrics"
 	"github.com/gorminfra/infra/slowlog"
 )
 
@@ -263,4 +266,47 @@ func TestRouteIsThePatternOrWhatTheProgramSays(t *testing.T) {
 	if got := <-routes; got != "OTHER /any" {
 		t.Errorf("an invented method: route %q", got)
 	}
+}
+
+func TestRequestsAreCountedByTheStatusThatWasSent(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, testbed.SharedCluster(t))
+	db := s.open(t)
+	srv := testbed.NewRedis(t, testbed.RedisConfig{})
+	reg := prometheus.NewRegistry()
+	cfg := limited(infra.Config{Redis: newRedisClient(t, srv), Metrics: metrics.Config{Registerer: reg}}, 100)
+	cfg.Limits.OnRedisFailure = limithook.Closed
+	cfg.Cache.Disabled = true
+	p := use(t, db, cfg)
+	check(t, srv.Kill())
+	mux := http.NewServeMux()
+	mux.HandleFunc("/undecided", func(w http.ResponseWriter, r *http.Request) {
+		if err := db.WithContext(r.Context()).First(&Product{}, 1).Error; err != nil {
+			http.Error(w, "oops", http.StatusInternalServerError)
+		}
+	})
+	mux.HandleFunc("/panic", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	url := serve(t, p.Middleware(mux))
+	if resp, _ := get(t, url+"/undecided", "ann"); resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a limiter that cannot decide: %d", resp.StatusCode)
+	}
+	if resp, err := http.Get(url + "/panic"); err == nil {
+		_ = resp.Body.Close()
+		t.Error("the panic was swallowed")
+	}
+	eventually(t, "both requests are counted", func() bool {
+		families, err := reg.Gather()
+		check(t, err)
+		codes := map[string]bool{}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				for _, l := range m.GetLabel() {
+					if f.GetName() == "infra_request_duration_seconds" && l.GetName() == "code" {
+						codes[l.GetValue()] = true
+					}
+				}
+			}
+		}
+		return len(codes) == 2 && codes["503"] && codes["499"]
+	})
 }

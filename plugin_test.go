@@ -287,6 +287,44 @@ func TestPartsTogether(t *testing.T) {
 	})
 }
 
+func TestViewsThatDoMoreThanReadAreWrites(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, testbed.SharedCluster(t))
+	db := s.open(t)
+	for _, ddl := range []string{
+		"CREATE SEQUENCE sq",
+		"CREATE FUNCTION bump() RETURNS int LANGUAGE sql VOLATILE AS 'UPDATE products SET price_cents = price_cents + 1 WHERE id = 1 RETURNING 1'",
+		"CREATE VIEW nextv AS SELECT nextval('sq') AS n",
+		"CREATE VIEW overnextv AS SELECT n FROM nextv",
+		"CREATE VIEW lockv AS SELECT pg_try_advisory_lock(42) AS ok, pg_is_in_recovery() AS standby",
+		"CREATE VIEW bumpv AS SELECT bump() AS n",
+		"CREATE VIEW cheap AS SELECT id, pg_is_in_recovery() AS standby FROM products",
+	} {
+		check(t, db.Exec(ddl).Error)
+	}
+	check(t, s.cluster.WaitCaughtUp(deadline(t)))
+	use(t, db, s.everything(t))
+	var standby bool
+	eventually(t, "a plain view is read on a replica", func() bool {
+		check(t, db.Raw("SELECT standby FROM cheap LIMIT 1").Scan(&standby).Error)
+		return standby
+	})
+	var n int
+	check(t, db.Raw("SELECT n FROM nextv").Scan(&n).Error)
+	check(t, db.Raw("SELECT n FROM public.overnextv").Scan(&n).Error)
+	check(t, db.Raw("SELECT standby FROM lockv").Scan(&standby).Error)
+	if standby {
+		t.Error("a lock was taken on a standby")
+	}
+	var before, after Product
+	check(t, db.First(&before, 1).Error)
+	check(t, db.Raw("SELECT n FROM bumpv").Scan(&n).Error)
+	check(t, db.First(&after, 1).Error)
+	if after.PriceCents != before.PriceCents+1 {
+		t.Errorf("read %d after a view has written, was %d", after.PriceCents, before.PriceCents)
+	}
+}
+
 func gather(t *testing.T, r *prometheus.Registry) []string {
 	t.Helper()
 	families, err := r.Gather()

@@ -88,9 +88,19 @@ func (w *response) refuse() bool {
 	}
 	w.Header().Del("Content-Length")
 	w.Header().Del("Content-Encoding")
-	w.status = http.StatusTooManyRequests
-	limithook.WriteRefusal(w.ResponseWriter, w.r, refused)
+	limithook.WriteRefusal(&statusOnly{w.ResponseWriter, &w.status}, w.r, refused)
 	return true
+}
+
+// statusOnly notes the status that is sent.
+type statusOnly struct {
+	http.ResponseWriter
+	status *int
+}
+
+func (s *statusOnly) WriteHeader(status int) {
+	*s.status = status
+	s.ResponseWriter.WriteHeader(status)
 }
 
 func (w *response) decorate() {
@@ -132,12 +142,19 @@ func (w *response) finish() {
 	}
 }
 
+// codeAborted is the status of a request that got no answer: its handler
+// panicked, or the client had gone. The number is nginx's for the latter.
+const codeAborted = 499
+
 // code is the status for metrics.
-func (w *response) code() int {
-	if w.status == 0 {
-		return http.StatusOK
+func (w *response) code(completed bool) int {
+	switch {
+	case w.status != 0:
+		return w.status
+	case !completed:
+		return codeAborted
 	}
-	return w.status
+	return http.StatusOK
 }
 
 type flusher struct{ w *response }

@@ -25,6 +25,15 @@ type catalog struct {
 
 // accessOf says what text needs of a node.
 func (h *Hub) accessOf(ctx context.Context, text *sqltext.Statement, mayLoad bool) Access {
+	access := h.accessOfText(ctx, text, mayLoad)
+	if access == ReadOnly && h.acts(ctx, text, mayLoad) {
+		return Write // as a volatile function of the same name
+	}
+	return access
+}
+
+// accessOfText is accessOf without what hides behind the names of views.
+func (h *Hub) accessOfText(ctx context.Context, text *sqltext.Statement, mayLoad bool) Access {
 	if len(text.UnknownFunctions) == 0 {
 		switch {
 		case text.ReadOnly():
@@ -146,6 +155,7 @@ func readFunctions(ctx context.Context, primary *Node) (map[string]bool, error) 
 // functions.
 func (h *Hub) afterDDL() {
 	h.catalog.forget()
+	h.views.forget()
 	h.mu.Lock()
 	nodes := append([]*Node{h.home}, h.nodes...)
 	h.mu.Unlock()

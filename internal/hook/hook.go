@@ -45,6 +45,7 @@ type Hub struct {
 	lead    atomic.Pointer[Node] // the primary of now
 	pool    *Pool                // nil when GORM was opened over a transaction
 	catalog catalog
+	views   views
 
 	mu     sync.Mutex // guards the following three
 	parts  []any
@@ -70,7 +71,7 @@ func Attach(db *gorm.DB) (*Hub, error) {
 	if _, ok := db.Plugins[dbresolverName]; ok {
 		return nil, ErrDBResolver
 	}
-	h := &Hub{catalog: catalog{reading: make(chan struct{}, 1)}}
+	h := &Hub{catalog: catalog{reading: make(chan struct{}, 1)}, views: views{reading: make(chan struct{}, 1)}}
 	h.stages.Store(&stages{})
 	if err := db.Use(h); err != nil {
 		return nil, err
