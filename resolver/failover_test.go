@@ -238,21 +238,21 @@ func TestR11NoAcknowledgedWriteIsLostOrDoubled(t *testing.T) {
 
 func TestR12AWriteThatIsLostWhileItsRowsComeHasAnUnknownOutcome(t *testing.T) {
 	t.Parallel()
-	c := testbed.SharedCluster(t)
+	c := testbed.NewCluster(t, testbed.ClusterConfig{Replicas: 1})
 	g := newRig(t, c, nil)
 	ctx := deadline(t)
+	// The rows are sent, and then COMMIT waits for a standby that does not exist.
+	must(t, c.Primary().Set(ctx, "synchronous_standby_names", "nobody"))
 	done := make(chan error, 1)
 	go func() {
-		var ids []int64
-		done <- g.db.WithContext(inScope(ctx, "rows")).Raw(`INSERT INTO items (n) SELECT g FROM generate_series(1, 100000) g
-			RETURNING id, repeat('x', 100), CASE WHEN n > 1000 THEN pg_sleep(0.01) END`).Scan(&ids).Error
+		list := make([]item, 5000) // their keys are returned
+		done <- g.db.Session(&gorm.Session{SkipDefaultTransaction: true}).WithContext(inScope(ctx, "rows")).Create(&list).Error
 	}()
-	// Rows have been sent once the statement is in its slow part.
 	eventually(t, "the write to be lost", func() bool {
-		must(t, c.Primary().Exec(ctx, "", `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1
-			AND query LIKE 'INSERT INTO items%' AND wait_event = 'PgSleep' AND state = 'active'`, g.name))
+		must(t, c.Primary().Exec(ctx, "", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND wait_event = 'SyncRep'", g.name))
 		return len(done) > 0
 	})
+	must(t, c.Primary().Set(ctx, "synchronous_standby_names", ""))
 	if err := <-done; !errors.Is(err, ErrOutcomeUnknown) {
 		t.Errorf("it gives %v", err)
 	}
