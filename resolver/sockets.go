@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
 
@@ -36,7 +37,11 @@ func (c *socket) Close() error {
 	c.of.mu.Lock()
 	delete(c.of.open, c)
 	c.of.mu.Unlock()
-	return c.Conn.Close()
+	err := c.Conn.Close()
+	if errors.Is(err, net.ErrClosed) {
+		return nil // cut was first, and its pool's Close is no failure
+	}
+	return err
 }
 
 // connect is a pgconn.DialFunc.
