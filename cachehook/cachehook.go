@@ -56,6 +56,7 @@ type Cache struct {
 	store   store // nil without Redis
 	guard   *guard
 	channel *channel // nil without Redis, or when each hit asks
+	witness *witness // nil without Redis
 	flights flights
 	batches batches
 	plans   plans
@@ -125,6 +126,9 @@ func (c *Cache) connect() {
 	if single, ok := c.cfg.Redis.(*redis.Client); ok {
 		c.guard.dial = dialOnce(single.Options())
 	}
+	c.witness = newWitness(c.cfg.Redis, prefix+"server", c.cfg.Logger)
+	c.witness.changed = c.serverChanged
+	c.guard.doubt = c.witness.doubt
 	if _, cluster := c.cfg.Redis.(*redis.ClusterClient); cluster {
 		// A message reaches the nodes of a Cluster in no order with a ping.
 		c.cfg.Lease = RevalidateAlways
@@ -139,6 +143,7 @@ func (c *Cache) connect() {
 		client: c.cfg.Redis, name: r.channel, lease: c.cfg.Lease, now: c.now, logger: c.cfg.Logger,
 		confirmed: func() { c.mirror.flush() },
 		heard:     c.heard,
+		lost:      c.witness.doubt,
 		proven:    make(chan struct{}),
 	}
 }

@@ -13,6 +13,7 @@ import (
 const (
 	everyTag  = "*"       // bumped by a write that cannot be understood
 	schemaTag = "!schema" // bumped by DDL
+	serverTag = "!server" // bumped when Redis has become another server
 )
 
 // tablePrefix leads the tags of tables.

@@ -30,6 +30,7 @@ type channel struct {
 
 	confirmed func()           // a subscription begins
 	heard     func(tag string) // a tag was marked or bumped
+	lost      func()           // the subscription has ended
 
 	proof  atomic.Int64 // when the last answered ping was sent; 0: none
 	proven chan struct{}
@@ -51,6 +52,7 @@ func (c *channel) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		c.lost()
 		if !lost {
 			c.logger.Warn("cachehook: invalidation channel lost; each hit in memory asks Redis until it is back", "error", err)
 		}

@@ -25,6 +25,9 @@ type Config struct {
 	// in this process's memory alone, and several instances do not hear of each
 	// other's writes: each may serve what is as old as its TTL. The caller owns
 	// and closes it. A [redis.Ring] is refused: it brings old values back.
+	// Twice a second INFO tells whether it is the same server: one that comes
+	// back with older data has everything invalidated before more than half a
+	// second has passed.
 	Redis redis.UniversalClient
 
 	// L1 is the memory of this process.

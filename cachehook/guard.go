@@ -36,6 +36,8 @@ type guard struct {
 	dial   func(context.Context) error // nil: there is no one server to dial
 	slots  chan struct{}
 
+	doubt func() // Redis has failed; nil: nobody asks
+
 	errors   atomic.Uint64
 	failures atomic.Int32
 	last     atomic.Pointer[error] // of Redis itself, since its last success
@@ -114,6 +116,9 @@ func (g *guard) do(ctx context.Context, f func(context.Context) error) error {
 
 func (g *guard) failed(err error) {
 	g.errors.Add(1)
+	if g.doubt != nil {
+		g.doubt()
+	}
 	if g.failures.Add(1) < tripAfter {
 		return
 	}

@@ -115,6 +115,8 @@ func (c *Cache) resolve(ctx context.Context, tags []string) (resolved []string, 
 	}
 	if len(tables) > 0 {
 		tables = append([]string{everyTag, schemaTag}, compactTags(tables)...)
+	} else if c.store != nil {
+		tables = []string{serverTag}
 	}
 	return append(tables, compactTags(resolved)...), true, nil
 }

@@ -74,6 +74,7 @@ func (c *Cache) startRedis() {
 		return
 	}
 	c.running.Go(func() { c.retryLoop(c.life) })
+	c.running.Go(func() { c.witness.run(c.life) })
 	if c.channel != nil {
 		c.running.Go(func() { c.channel.run(c.life) })
 	}

@@ -103,7 +103,7 @@ func (c *Cache) ask(ctx context.Context, q *query, e *entry) standing {
 	}
 	// Not ctx: others may wait for the answer, and the budget bounds it.
 	a, err := c.store.lookup(context.WithoutCancel(ctx), q.tags, name)
-	if err != nil {
+	if err != nil || c.doubtful() {
 		c.counts.bypass(reasonRedis)
 		return standing{}
 	}
@@ -200,7 +200,7 @@ func (c *Cache) again(q *query, stamps []stamp, asked bool) (*entry, level, time
 	began := time.Now()
 	a, err := c.store.fetch(context.Background(), l2Name(q.key))
 	waited := time.Since(began)
-	if err != nil {
+	if err != nil || c.doubtful() {
 		return nil, nowhere, waited
 	}
 	e := c.fromPayload(q, a, stamps)

@@ -48,7 +48,7 @@ func (c *Cache) hold(tags []string) []*cell {
 
 // pins reports whether a tag's cell stays for good.
 func (c *Cache) pins(tag string) bool {
-	return tag == everyTag || tag == schemaTag || len(tag) > len(tablePrefix) && tag[:len(tablePrefix)] == tablePrefix
+	return tag == everyTag || tag == schemaTag || tag == serverTag || len(tag) > len(tablePrefix) && tag[:len(tablePrefix)] == tablePrefix
 }
 
 // release ends a hold. What was read before is void; where this process is the
