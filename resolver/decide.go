@@ -40,8 +40,8 @@ type question struct {
 	toPrimary bool   // for the reason why
 	why       reason // set with toPrimary
 
-	wrote  int64 // the session's latest own write
-	scoped bool  // the session is a scope, not the whole process
+	wrote  int64 // the latest write that the session must see
+	scoped bool  // the session is a scope's, and has written
 	bound  time.Duration
 	strict bool // the bound is the caller's own and is not frozen
 	minLSN uint64
@@ -93,7 +93,7 @@ func (r *Resolver) decide(q *question) (*node, reason) {
 	d.seen = q.seen
 	oldest := int64(0)
 	if q.bound == AnyStaleness {
-		d.any = !q.scoped || q.wrote == 0
+		d.any = !q.scoped
 	} else {
 		oldest = r.reference(d.now, q.strict) - int64(q.bound) - 1
 	}

@@ -117,6 +117,7 @@ var (
 	_ hook.TxRetrier     = (*router)(nil)
 	_ hook.OutcomeTeller = (*router)(nil)
 	_ hook.TxnObserver   = (*router)(nil)
+	_ hook.WriteObserver = (*router)(nil)
 	_ hook.Positioner    = (*router)(nil)
 	_ hook.Begun         = (*router)(nil)
 	_ hook.Placer        = (*router)(nil)
@@ -246,38 +247,6 @@ func (r *Resolver) ask(q *question, o *options, hint hook.Hint, s *scope.Scope, 
 	if o.conn != nil && q.favourite == nil {
 		if n := o.conn.node.Load(); n != nil && n.home == r {
 			q.favourite, q.favour = n, reasonHandle
-		}
-	}
-}
-
-// Begin implements hook.TxnObserver.
-func (a *router) Begin(*hook.Txn) {}
-
-// Ended implements hook.TxnObserver: the session must see what was committed, or
-// may have been, and what it was shown in the transaction.
-func (a *router) Ended(t *hook.Txn, outcome hook.TxnOutcome) {
-	n := a.r.nodeOf(t.Node)
-	if n != nil && !t.Foreign {
-		n.home.ended(t, n, outcome)
-		return
-	}
-	for _, home := range a.r.homes() { // it may have been anywhere
-		home.ended(t, n, outcome)
-	}
-}
-
-func (r *Resolver) ended(t *hook.Txn, n *node, outcome hook.TxnOutcome) {
-	now := r.now()
-	wrote := outcome != hook.RolledBack && t.Wrote()
-	if wrote {
-		r.process.note(now)
-	}
-	if s := r.sessionOf(optionsOf(t.Context), scope.From(t.Context), wrote || r.remembers()); s != nil {
-		if wrote {
-			s.note(now)
-		}
-		if n != nil && n.home == r && !t.Autocommit {
-			s.saw(n, now, false)
 		}
 	}
 }

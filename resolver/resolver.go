@@ -16,8 +16,10 @@
 //
 // Own writes are seen by whoever wrote: within a request or job that carries a
 // scope its reads stay on the primary until a replica has replayed its last
-// write. Without a scope that holds for the whole process, so programs that
-// write all the time should open scopes, or their reads stay on the primary.
+// write. A transaction is written by whose statements write in it, whoever began
+// it. Without a scope that holds for the whole process, so programs that write
+// all the time should open scopes, or their reads stay on the primary; what is
+// written without a scope binds the reads of the scopes too.
 //
 // A write is what may change something: by its words, by a lock, or by a function
 // that it calls. A function sends a statement to the primary when Postgres calls
@@ -78,6 +80,7 @@ type Resolver struct {
 	lead     atomic.Pointer[node] // the primary of now, see failover.go
 	lineage  atomic.Pointer[lineage]
 	process  session // of all work that carries no scope
+	unscoped session // what was written without a scope, which all scopes see too
 	rotation atomic.Pointer[rotation]
 	opened   atomic.Bool  // Initialize has succeeded
 	live     atomic.Bool  // between Initialize and Close

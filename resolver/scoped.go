@@ -59,6 +59,14 @@ func (r *Resolver) sessionOf(o *options, s *scope.Scope, create bool) *session {
 	return slot.Get(s).of(r, create)
 }
 
+// containerOf is where sessionOf looks; nil: the process stands for it.
+func containerOf(o *options, s *scope.Scope) *sessions {
+	if o.sessions != nil || s == nil {
+		return o.sessions
+	}
+	return slot.Get(s)
+}
+
 // sessionAt is sessionOf for a context. It is made where the resolver has use for
 // what it notes.
 func (r *Resolver) sessionAt(ctx context.Context) *session {
@@ -116,7 +124,6 @@ func (r *Resolver) remembers() bool { return len(r.replicas()) > 0 || len(r.cfg.
 
 // heed makes a read ask for what its session has to see.
 func (r *Resolver) heed(q *question, s *session) {
-	q.scoped = s != nil
 	q.session = s
 	if s == nil {
 		s = &r.process
@@ -131,6 +138,10 @@ func (r *Resolver) heed(q *question, s *session) {
 	}
 	if r.off&tokenRule == 0 {
 		q.wrote = s.floor()
+		if q.session != nil {
+			q.scoped = q.wrote > 0
+			q.wrote = max(q.wrote, r.unscoped.floor())
+		}
 	}
 }
 

@@ -78,14 +78,14 @@ func (r *Record) beforeWrite(ctx context.Context) error {
 		return nil
 	}
 	if r.Where == InTxn {
-		r.Txn.note(r.Text)
+		r.Txn.note(ctx, r.Text, r.Scope)
 		return nil
 	}
 	if len(r.stages.txns) == 0 || r.comesBack() {
 		return nil
 	}
 	t := &Txn{Context: ctx, Node: r.Node, Autocommit: true, Foreign: r.Where == Foreign, Pinned: r.Where == Pinned, stages: r.stages}
-	t.note(r.Text)
+	t.note(ctx, r.Text, r.Scope)
 	if err := t.beforeCommit(ctx); err != nil {
 		t.end(RolledBack)
 		return err

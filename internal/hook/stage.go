@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"time"
+
+	"github.com/gorminfra/infra/internal/scope"
 )
 
 // Gate is asked before anything is done for a statement. For the chains Create,
@@ -70,6 +72,14 @@ type TxnObserver interface {
 	Ended(t *Txn, outcome TxnOutcome)
 }
 
+// WriteObserver is an optional ability of a TxnObserver.
+type WriteObserver interface {
+	// Wrote is called for each statement that may write, before it is sent. ctx and
+	// s are the statement's own: in a transaction it may be the work of somebody
+	// else than who began it. It must be cheap.
+	Wrote(ctx context.Context, t *Txn, s *scope.Scope)
+}
+
 // stages is an immutable snapshot of who takes part in what.
 type stages struct {
 	gates     []Gate
@@ -80,6 +90,7 @@ type stages struct {
 	placer    Placer   // likewise
 	observers []Observer
 	txns      []TxnObserver
+	writers   []WriteObserver
 	meters    []Meter
 }
 
@@ -113,6 +124,9 @@ func newStages(parts []any) (*stages, error) {
 		}
 		if t, ok := p.(TxnObserver); ok {
 			st.txns = append(st.txns, t)
+			if w, ok := p.(WriteObserver); ok {
+				st.writers = append(st.writers, w)
+			}
 		}
 		if m, ok := p.(Meter); ok {
 			st.meters = append(st.meters, m)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/gorminfra/infra/internal/scope"
 	"github.com/gorminfra/infra/internal/sqltext"
 )
 
@@ -93,7 +94,13 @@ func (t *Txn) SetValue(key, v any) {
 	t.values[key] = v
 }
 
-func (t *Txn) note(text *sqltext.Statement) {
+// note remembers a write, and tells who wants to know whose it is.
+func (t *Txn) note(ctx context.Context, text *sqltext.Statement, s *scope.Scope) {
+	if t.stages != nil {
+		for _, w := range t.stages.writers {
+			w.Wrote(ctx, t, s)
+		}
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if slices.Contains(t.writes, text) {
