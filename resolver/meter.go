@@ -27,6 +27,15 @@ var (
 	metricFailoverGap = &hook.Metric{
 		Name: "failover_seconds_total", Help: "Time between the last answer of a primary and its successor's first, over all failovers.", Counter: true,
 	}
+	metricDraining = gauge("node_draining", "Whether the node takes no new work (1) or does (0).")
+	metricSpilled  = &hook.Metric{Name: "spilled_reads", Help: "Reads that are on the primary now because no replica is fit."}
+	metricRefused  = &hook.Metric{
+		Name: "refused_reads_total", Help: "Reads that found no fit replica and no place on the primary, by priority.",
+		Counter: true, Labels: []string{"priority"},
+	}
+	metricGroup = &hook.Metric{
+		Name: "group_rotation", Help: "Replicas of the group that take reads now.", Labels: []string{"group"},
+	}
 	metricPoolMax    = gauge("pool_max_connections", "Most connections that the node's pool opens; 0: no bound.")
 	metricPoolInUse  = gauge("pool_in_use_connections", "Connections of the node's pool in use.")
 	metricPoolIdle   = gauge("pool_idle_connections", "Idle connections of the node's pool.")
@@ -44,8 +53,16 @@ func counter(name, help string) *hook.Metric {
 
 // Meter implements hook.Meter.
 func (a *router) Meter(emit func(m *hook.Metric, value float64, labels ...string)) {
-	watched := len(a.r.replicas()) > 0
+	watched := len(a.r.replicas()) > 0 || len(a.r.groups.far) > 0
 	if watched {
+		s := a.r.Stats()
+		emit(metricSpilled, float64(s.Spilled))
+		for priority, n := range s.Refused {
+			emit(metricRefused, float64(n), priority)
+		}
+		for _, g := range s.Groups {
+			emit(metricGroup, float64(g.Rotation), g.Name)
+		}
 		var count uint64
 		var gap time.Duration
 		for _, home := range a.r.homes() {
@@ -63,6 +80,11 @@ func (a *router) Meter(emit func(m *hook.Metric, value float64, labels ...string
 				up = 1
 			}
 			emit(metricUp, up, s.Name)
+			draining := 0.0
+			if s.Draining {
+				draining = 1
+			}
+			emit(metricDraining, draining, s.Name)
 			if s.Primary {
 				emit(metricPrimary, 1, s.Name)
 			} else {
