@@ -152,6 +152,11 @@ func TestReserveIsLeftToTheCritical(t *testing.T) {
 	if len(n.gate.room[Background]) != 1 {
 		t.Error("the background was not woken")
 	}
+	// Who chose a node before it was drained, and comes after, is turned away.
+	n.draining.Store(true)
+	if n.enter(Critical) || n.inFlight.Load() != 4 {
+		t.Error("a drained node took a read")
+	}
 	// Without a reserve the pool alone decides.
 	n = newNode(New(Config{}), 0, Node{}, false)
 	n.gate.bound(2, 0)

@@ -112,6 +112,12 @@ func TestR14GroupsWithASourceOfTheirOwn(t *testing.T) {
 		t.Errorf("Use of an unknown name: %v", err)
 	}
 
+	var parent user
+	must(t, fresh().Preload("Orders").First(&parent).Error)
+	if parent.Name != second || len(parent.Orders) != 1 || parent.Orders[0].OrderNo != g.name {
+		t.Errorf("a preload from the other database: %+v", parent)
+	}
+
 	// Writes, with GORM's own transaction and without, and what reads see of them.
 	for _, db := range []*gorm.DB{g.db, g.db.Session(&gorm.Session{SkipDefaultTransaction: true}), g.db.Session(&gorm.Session{PrepareStmt: true})} {
 		ctx := inScope(deadline(t), "writer")
