@@ -66,9 +66,12 @@ type Cache struct {
 	doubts  doubts
 	salt    string
 	markTTL time.Duration
-	varies  atomic.Bool // sessions have search paths of their own
-	counts  counters
-	alone   sync.Once // the log has said that there is no Redis
+	varies  atomic.Bool // sessions have settings of their own
+	roles   atomic.Bool // sessions have roles of their own
+	// sessions grows when one of them begins: what was under way is not kept.
+	sessions atomic.Uint32
+	counts   counters
+	alone    sync.Once // the log has said that there is no Redis
 
 	every, schema *cell // the tags that every query depends on
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"strings"
 	"sync"
 	"time"
 
@@ -93,13 +92,13 @@ type part struct{ c *Cache }
 var (
 	_ hook.Server      = part{}
 	_ hook.TxnObserver = part{}
-	_ hook.Observer    = part{}
+	_ hook.Gate        = part{}
 	_ hook.Meter       = part{}
 )
 
 // Serves implements hook.Server.
 func (p part) Serves(r *hook.Record) bool {
-	if r.Access != hook.ReadOnly || !r.Text.Cacheable() || p.c.closed.Load() {
+	if r.Access != hook.ReadOnly || !r.Text.Cacheable() || p.c.closed.Load() || p.c.roles.Load() {
 		return false
 	}
 	if _, given := optionOf(r.DB.Statement); !given {
@@ -130,19 +129,6 @@ func (p part) BeforeCommit(ctx context.Context, t *hook.Txn) error { return p.c.
 
 // Ended implements hook.TxnObserver.
 func (p part) Ended(t *hook.Txn, outcome hook.TxnOutcome) { p.c.transactionEnded(t, outcome) }
-
-// Observe implements hook.Observer. A SET outlives its statement on one
-// connection of the pool; from then on a bare name of several schemas' tables
-// means nothing certain.
-func (p part) Observe(_ context.Context, r *hook.Record) {
-	if r.Text == nil || !r.Text.Session || p.c.varies.Load() {
-		return
-	}
-	if strings.Contains(strings.ToLower(r.SQL), "search_path") && !p.c.varies.Swap(true) {
-		p.c.catalog.forget()
-		p.c.cfg.Logger.Info("cachehook: a session's search_path was changed: tables whose name is in several schemas are cached no more where a statement does not name the schema")
-	}
-}
 
 // positioner returns the router's ability to tell WAL positions, or nil.
 func (c *Cache) positioner() positioner {

@@ -16,6 +16,8 @@ type query struct {
 	tags  []string      // of the cells
 	ttl   time.Duration // 0: as the levels say
 	kind  byte          // of payload
+
+	sessions uint32 // Cache.sessions when the query began; of rows
 }
 
 // level says where an entry was found.
@@ -166,6 +168,9 @@ func (c *Cache) lives(ttl time.Duration) (l1, l2 time.Duration) {
 func (c *Cache) fill(q *query, stamps []stamp, value any, size int, began int64, p *payload) (*entry, func()) {
 	l1, l2 := c.lives(q.ttl)
 	e := newEntry(value, size, q.cells, stamps, began+int64(l1))
+	if q.kind == kindRows && q.sessions != c.sessions.Load() {
+		return e, nil // perhaps read on a connection whose session was changed
+	}
 	if !e.overtaken(c.mirror) {
 		c.memory.put(q.key, e)
 	}

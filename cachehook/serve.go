@@ -48,6 +48,7 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 			return c.through(ctx, r, reasonTag)
 		}
 	}
+	sessions := c.sessions.Load()
 	cat := c.catalogFor(ctx, r)
 	if cat == nil {
 		return c.through(ctx, r, reasonCatalog)
@@ -63,7 +64,7 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 	if !ok {
 		return c.through(ctx, r, reasonArgument)
 	}
-	q := query{key: key, ttl: ttl, kind: kindRows}
+	q := query{key: key, ttl: ttl, kind: kindRows, sessions: sessions}
 	q.cells, q.tags = c.withTags(p, o.tags)
 
 	s := c.find(ctx, &q)

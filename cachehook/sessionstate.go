@@ -1,0 +1,151 @@
+package cachehook
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/gorminfra/infra/internal/hook"
+	"github.com/gorminfra/infra/internal/sqltext"
+)
+
+// effect is what a statement does to the session that it runs in, and with it to
+// whoever gets that connection of the pool next.
+type effect uint8
+
+const (
+	noChange   effect = iota
+	otherNames        // settings on which the meaning of a text may depend
+	otherRole         // who asks, and so what may be read
+)
+
+// Gate implements hook.Gate. It refuses nothing. A SET outlives its statement on
+// one connection of the pool, so that what is read there is not what others
+// would read: this has to be known before the statement runs.
+func (p part) Gate(_ context.Context, r *hook.Record) error {
+	if r.Text != nil && r.Text.Session {
+		p.c.sessionChanges(sessionChange(r))
+	}
+	return nil
+}
+
+func (c *Cache) sessionChanges(what effect) {
+	switch {
+	case what == otherNames && !c.varies.Swap(true):
+		c.sessions.Add(1)
+		c.catalog.forget()
+		c.cfg.Logger.Info("cachehook: the settings of a session were changed: tables whose name is in several schemas are cached no more where a statement does not name the schema")
+	case what == otherRole && !c.roles.Swap(true):
+		c.sessions.Add(1)
+		c.cfg.Logger.Warn("cachehook: the role of a session was changed, which stays with its connection in the pool: no result is cached any more by this process; use SET LOCAL in a transaction")
+	}
+}
+
+// harmless are settings that change no result.
+var harmless = wordSet(`application_name client_min_messages constraints deadlock_timeout effective_cache_size
+	from_collapse_limit join_collapse_limit idle_in_transaction_session_timeout idle_session_timeout jit lock_timeout
+	maintenance_work_mem plan_cache_mode random_page_cost seq_page_cost statement_timeout synchronous_commit
+	temp_buffers transaction transaction_timeout work_mem characteristics`)
+
+func wordSet(words string) map[string]bool {
+	set := make(map[string]bool)
+	for w := range strings.FieldsSeq(words) {
+		set[w] = true
+	}
+	return set
+}
+
+// sessionChange says what a statement with Text.Session does. What is not
+// certainly harmless counts.
+func sessionChange(r *hook.Record) effect {
+	words := wordsOf(r.SQL)
+	if r.Text.Multiple || strings.Contains(r.SQL, "--") || strings.Contains(r.SQL, "/*") {
+		return worst(words, r.Args) // where which words stand is not certain
+	}
+	switch r.Text.Operation {
+	case sqltext.Listen, sqltext.Prepare, sqltext.Cursor, sqltext.Show, sqltext.DDL:
+		return noChange
+	case sqltext.Set:
+		if len(words) > 1 && harmlessSet(words) {
+			return noChange
+		}
+		return worst(words, r.Args)
+	}
+	if !slices.Contains(words, "set_config") {
+		if slices.Contains(words, "attach") || slices.Contains(words, "load") {
+			return otherNames
+		}
+		return noChange // setseed, dblink_connect and the like
+	}
+	if localConfig(words, r.Args) {
+		return noChange
+	}
+	return worst(words, r.Args)
+}
+
+func harmlessSet(words []string) bool {
+	switch words[0] {
+	case "set", "reset":
+		name := words[1]
+		if name == "session" && len(words) > 2 {
+			name = words[2]
+		}
+		return name == "local" || harmless[name]
+	case "discard":
+		return words[1] != "all"
+	}
+	return words[0] == "pragma"
+}
+
+// localConfig recognises the one set_config whose effect ends with its
+// transaction: its third argument is true, and the last word of the text.
+func localConfig(words []string, args []any) bool {
+	n := 0
+	for _, w := range words {
+		if w == "set_config" {
+			n++
+		}
+	}
+	if n != 1 {
+		return false
+	}
+	last := words[len(words)-1]
+	if last == "true" {
+		return true
+	}
+	if len(args) == 0 || last != "?" && !strings.HasPrefix(last, "$") {
+		return false
+	}
+	local, ok := args[len(args)-1].(bool)
+	return ok && local
+}
+
+// worst looks for the role among the words and the arguments.
+func worst(words []string, args []any) effect {
+	if len(words) > 1 && words[0] == "discard" && words[1] == "all" {
+		return otherRole // it sets the session's authorization anew
+	}
+	for _, w := range words {
+		if isRole(w) {
+			return otherRole
+		}
+	}
+	for _, a := range args {
+		if s, ok := a.(string); ok && isRole(strings.ToLower(s)) {
+			return otherRole
+		}
+	}
+	return otherNames
+}
+
+func isRole(word string) bool {
+	return word == "role" || word == "authorization" || word == "session_authorization"
+}
+
+// wordsOf splits a text at everything that is no letter, digit or part of a
+// name or placeholder, in lower case.
+func wordsOf(text string) []string {
+	return strings.FieldsFunc(strings.ToLower(text), func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' || r == '.' || r == '$' || r == '?' || r > 127)
+	})
+}
