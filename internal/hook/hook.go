@@ -220,11 +220,19 @@ func (h *Hub) remove(part any) {
 	}
 }
 
+// unpooled is for statements that go on after the last part was removed, when
+// nobody would close another pool.
+var unpooled replay.DB
+
 // Replay gives the pool that makes results of values in memory. It is closed
-// when the last part has been removed.
+// when the last part has been removed, and goes on to make results for those
+// statements that have got it before.
 func (h *Hub) Replay() *replay.DB {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if len(h.parts) == 0 {
+		return &unpooled
+	}
 	if h.replay == nil {
 		h.replay = replay.New()
 	}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"reflect"
+	"sync/atomic"
 )
 
 // Source is a result that can be read once, row by row.
@@ -54,8 +55,12 @@ func Describe(rows *sql.Rows) ([]Column, error) {
 }
 
 // DB makes results. It is a database/sql pool whose connections are empty
-// values: it never dials. Its one goroutine ends with Close.
-type DB struct{ pool *sql.DB }
+// values: it never dials. Its one goroutine ends with Close. The zero DB, and one
+// that was closed, make results too: each with a pool of its own, slowly.
+type DB struct {
+	pool   *sql.DB
+	closed atomic.Bool
+}
 
 // New returns a DB; Close it.
 func New() *DB {
@@ -65,12 +70,27 @@ func New() *DB {
 }
 
 // Close releases the DB. Results that are still open can be read to their end.
-func (d *DB) Close() error { return d.pool.Close() }
+func (d *DB) Close() error {
+	d.closed.Store(true)
+	return d.pool.Close()
+}
+
+// alone is a pool for one result, to be closed when that has begun.
+func alone() *sql.DB { return sql.OpenDB(connector{}) }
 
 // Rows returns a real *sql.Rows that reads src. An error means that ctx had
 // already ended; src is then closed.
 func (d *DB) Rows(ctx context.Context, src Source) (*sql.Rows, error) {
-	rows, err := d.pool.QueryContext(ctx, "", driverArg{src})
+	var rows *sql.Rows
+	err := error(sql.ErrConnDone)
+	if d.pool != nil {
+		rows, err = d.pool.QueryContext(ctx, "", driverArg{src})
+	}
+	if err != nil && (d.pool == nil || d.closed.Load()) { // src was never asked
+		pool := alone()
+		defer pool.Close() //nolint:errcheck // there is nothing that could fail
+		rows, err = pool.QueryContext(ctx, "", driverArg{src})
+	}
 	if err != nil {
 		return nil, errors.Join(err, src.Close())
 	}
@@ -79,7 +99,15 @@ func (d *DB) Rows(ctx context.Context, src Source) (*sql.Rows, error) {
 
 // Row returns a real *sql.Row that reads the first row of src.
 func (d *DB) Row(ctx context.Context, src Source) *sql.Row {
-	row := d.pool.QueryRowContext(ctx, "", driverArg{src})
+	var row *sql.Row
+	if d.pool != nil {
+		row = d.pool.QueryRowContext(ctx, "", driverArg{src})
+	}
+	if row == nil || row.Err() != nil && d.closed.Load() {
+		pool := alone()
+		defer pool.Close() //nolint:errcheck // there is nothing that could fail
+		row = pool.QueryRowContext(ctx, "", driverArg{src})
+	}
 	if row.Err() != nil { // src was never asked
 		_ = src.Close()
 	}

@@ -107,3 +107,34 @@ func TestRowWithoutRowsIsErrNoRows(t *testing.T) {
 		t.Fatalf("Scan = %v, want sql.ErrNoRows", err)
 	}
 }
+
+func TestClosedAndZeroDBsMakeResultsAndLeaveNothing(t *testing.T) {
+	closed := New()
+	if err := closed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, db := range map[string]*DB{"closed": closed, "zero": {}} {
+		src := &table{cols: []Column{{Name: "n"}}, rows: [][]driver.Value{{int64(1)}, {int64(2)}}}
+		rows, err := db.Rows(t.Context(), src)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		var got []int64
+		for rows.Next() {
+			var n int64
+			if err := rows.Scan(&n); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			got = append(got, n)
+		}
+		if err := rows.Err(); err != nil || len(got) != 2 || src.closed != 1 {
+			t.Fatalf("%s: %v, %v, closed %d times", name, got, err, src.closed)
+		}
+		src = &table{cols: []Column{{Name: "n"}}, rows: [][]driver.Value{{int64(3)}}}
+		var n int64
+		if err := db.Row(t.Context(), src).Scan(&n); err != nil || n != 3 || src.closed != 1 {
+			t.Fatalf("%s: %d, %v, closed %d times", name, n, err, src.closed)
+		}
+	}
+	goleak.VerifyNone(t)
+}
