@@ -46,10 +46,10 @@ var below = map[string][]string{
 // others reach it through them or not at all. Tests are free.
 var libraries = map[string][]string{
 	"gorm.io/gorm":                        {"", "resolver", "cachehook", "limithook", "nplusone", "slowlog", "metrics", "internal/hook"},
-	"gorm.io/plugin/dbresolver":           {}, // its clauses are known by their names
+	"gorm.io/plugin/dbresolver":           {"resolver"}, // takes over its configuration; its clauses are known by their names
 	"github.com/prometheus/client_golang": {"metrics"},
 	"github.com/redis/go-redis/v9":        {"", "cachehook", "limithook", "internal/testbed"},
-	"net/http":                            {"", "limithook"},
+	"net/http":                            {"", "limithook", "resolver"},
 	"testing":                             {}, // a program must not link it
 }
 
