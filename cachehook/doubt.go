@@ -2,6 +2,7 @@ package cachehook
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -11,8 +12,11 @@ import (
 // *sql.Tx of its own. A write in it bumps its tags at once, but what is read
 // before its COMMIT is from before the write, and a fill of it would stay. So
 // nothing is served or filled under the tags for a time from their last such
-// write: here, and by a mark in other processes too. A transaction that goes on
-// for longer can leave a result from before its COMMIT, for at most its TTL.
+// write: here, and by a mark in other processes too. A *sql.Tx is waited for until it is
+// over, and so is for a minute a BEGIN by hand on a connection of db.Connection,
+// until its COMMIT or ROLLBACK by hand. Of others the end is not known: one that
+// goes on for longer can leave a result from before its COMMIT, for at most its
+// TTL; so can a COMMIT that takes more than a second itself.
 type doubts struct {
 	mu      sync.Mutex // guards the rest, and Add of running against Wait
 	held    map[string]doubt
@@ -24,10 +28,13 @@ type doubts struct {
 type doubt struct {
 	cell  *cell
 	until int64 // on the cache's clock
+	// open are the transactions of which it can be told whether they are over.
+	open []func() bool
 }
 
-// doubtTags holds the tags until markTTL from now.
-func (c *Cache) doubtTags(tags []string) {
+// doubtTags holds the tags until markTTL from now, and as long as the
+// transaction is not over.
+func (c *Cache) doubtTags(tags []string, over func() bool) {
 	if c.store != nil {
 		_ = c.store.mark(context.Background(), tags, c.salt) // counted by the guard
 	}
@@ -47,6 +54,9 @@ func (c *Cache) doubtTags(tags []string) {
 			held.cell = c.hold([]string{tag})[0]
 		}
 		held.until = until
+		if over != nil {
+			held.open = append(slices.DeleteFunc(held.open, func(over func() bool) bool { return over() }), over)
+		}
 		d.held[tag] = held
 	}
 	if !d.waiting {
@@ -67,7 +77,11 @@ func (c *Cache) watchDoubts() {
 		}
 		var tags []string
 		var cells []*cell
-		tags, cells, wait = c.doubts.take(c.now())
+		var open []string
+		tags, cells, open, wait = c.doubts.take(c.now(), c.markTTL/5)
+		if len(open) > 0 && c.store != nil {
+			_ = c.store.mark(context.Background(), open, c.salt) // the last one ends soon
+		}
 		if len(tags) > 0 {
 			// No writer: the mark has run out, or stands for a later write.
 			_ = c.bump(tags, "", cells)
@@ -75,13 +89,21 @@ func (c *Cache) watchDoubts() {
 	}
 }
 
-// take removes and returns what has ended by now, and how long the next will
-// take; zero when there is none, and then nobody waits any more.
-func (d *doubts) take(now int64) (tags []string, cells []*cell, next time.Duration) {
+// take removes and returns what has ended by now, what is held longer because
+// its transaction is open, and how long the next will take; zero when there is
+// none, and then nobody waits any more. A transaction that has ended is given
+// settle for its COMMIT.
+func (d *doubts) take(now int64, settle time.Duration) (tags []string, cells []*cell, open []string, next time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for tag, held := range d.held {
 		left := time.Duration(held.until - now)
+		if left <= 0 && len(held.open) > 0 {
+			held.open = slices.DeleteFunc(held.open, func(over func() bool) bool { return over() })
+			held.until, left = now+int64(settle), settle
+			d.held[tag] = held
+			open = append(open, tag)
+		}
 		if left > 0 {
 			if next == 0 || left < next {
 				next = left
@@ -92,7 +114,7 @@ func (d *doubts) take(now int64) (tags []string, cells []*cell, next time.Durati
 		delete(d.held, tag)
 	}
 	d.waiting = next > 0
-	return tags, cells, next
+	return tags, cells, open, next
 }
 
 func (d *doubts) len() int {

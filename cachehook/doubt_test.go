@@ -25,6 +25,16 @@ var unseen = map[string]func(db *gorm.DB, write func(tx *gorm.DB) error, meanwhi
 			return tx.Exec("COMMIT").Error
 		})
 	},
+	"Begin on a connection": func(db *gorm.DB, write func(tx *gorm.DB) error, meanwhile func()) error {
+		return db.Connection(func(conn *gorm.DB) error {
+			tx := conn.Begin()
+			if err := write(tx); err != nil {
+				return err
+			}
+			meanwhile()
+			return tx.Commit().Error
+		})
+	},
 	"own sql.Tx": func(db *gorm.DB, write func(tx *gorm.DB) error, meanwhile func()) error {
 		pool, err := db.DB()
 		if err != nil {
@@ -118,4 +128,37 @@ func doubtIsRenewed(t *testing.T, cfg Config) {
 	equal(t, "tags in doubt", db.cache.Stats().InDoubt, 0)
 	pin := db.cache.mirror.cell(tableTag("products"), true)
 	equal(t, "holds left", pin.busy.Load(), 0)
+}
+
+// The transaction is open for much longer than its tags are held without news.
+func TestLongTransactionThatEndsUnseenLeavesNothingStale(t *testing.T) {
+	t.Parallel()
+	for name, run := range unseen {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			eachMode(t, func(t *testing.T, cfg Config) {
+				db := open(t, database(t), cfg)
+				ready(t, db)
+				const hold = 200 * time.Millisecond
+				db.cache.markTTL = hold
+				if r, ok := db.cache.store.(*redisStore); ok {
+					r.markTTL = hold
+				}
+				write := func(tx *gorm.DB) error {
+					return tx.Exec("UPDATE products SET price = 77 WHERE id = 1").Error
+				}
+				must(t, run(db.DB, write, func() {
+					for end := time.Now().Add(4 * hold); time.Now().Before(end); time.Sleep(hold / 20) { //nolint:forbidigo // the program's own pace
+						equal(t, "before COMMIT", db.price(t, 1), 10)
+					}
+				}))
+				equal(t, "after COMMIT", db.price(t, 1), 77)
+				eventually(t, "the doubt ends", 5*time.Second, func() bool { return db.cache.Stats().InDoubt == 0 })
+				eventually(t, "hits", 5*time.Second, func() bool {
+					equal(t, "later", db.price(t, 1), 77)
+					return db.seen.count(hook.L1) > 0
+				})
+			})
+		})
+	}
 }

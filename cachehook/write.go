@@ -136,7 +136,7 @@ func (c *Cache) transactionEnded(t *hook.Txn, outcome hook.TxnOutcome) {
 		c.catalog.forget()
 	}
 	if t.Foreign || t.Autocommit && t.Pinned {
-		c.doubtTags(p.tags)
+		c.doubtTags(p.tags, t.Over)
 	}
 	_ = c.bump(p.tags, p.writer, p.cells)
 }

@@ -45,6 +45,7 @@ type Hub struct {
 	lead    atomic.Pointer[Node] // the primary of now
 	pool    *Pool                // nil when GORM was opened over a transaction
 	catalog catalog
+	begun   begunByHand
 	views   views
 
 	mu     sync.Mutex // guards the following three

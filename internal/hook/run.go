@@ -85,6 +85,7 @@ func (r *Record) beforeWrite(ctx context.Context) error {
 		return nil
 	}
 	t := &Txn{Context: ctx, Node: r.Node, Autocommit: true, Foreign: r.Where == Foreign, Pinned: r.Where == Pinned, stages: r.stages}
+	t.Over = r.overOf()
 	t.note(ctx, r.Text, r.Scope)
 	if err := t.beforeCommit(ctx); err != nil {
 		t.end(RolledBack)
@@ -153,6 +154,7 @@ func (r *Record) exec(ctx context.Context, text string, args []any) (sql.Result,
 	if err := r.beforeWrite(ctx); err != nil {
 		return nil, err
 	}
+	r.byHand()
 	return attempts(ctx, r, func(ctx context.Context, pool gorm.ConnPool, text string) (sql.Result, error) {
 		res, err := pool.ExecContext(ctx, text, r.Args...)
 		if err == nil && r.Text.Operation == sqltext.DDL {

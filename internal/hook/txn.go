@@ -26,6 +26,10 @@ type Txn struct {
 	// Foreign: the statement ran on a pool or transaction that is not ours. When
 	// it commits is not known: count it as committed now, and trust no more.
 	Foreign bool
+	// Over reports, for a write in a *sql.Tx of the program's own, or after a BEGIN
+	// by hand, whether that transaction has ended or is about to: its COMMIT may
+	// be under way. Nil where it cannot be told. It sends nothing.
+	Over func() bool
 	// Pinned: an autocommit write on a connection of db.Connection. When the
 	// program has sent BEGIN there by hand, the write commits with its COMMIT.
 	Pinned bool
