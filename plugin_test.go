@@ -111,7 +111,7 @@ func (s shop) everything(t *testing.T) infra.Config {
 		Redis:       newRedisClient(t, testbed.SharedRedis(t)),
 		Logger:      slog.New(slog.DiscardHandler),
 		Resolver:    resolver.Config{Replicas: resolver.DSNs(replicas...), Pool: resolver.Pool{Min: 1, Max: 8}},
-		Cache:       cachehook.Config{Tables: map[string]cachehook.Rule{"products": {TTL: time.Minute}}},
+		Cache:       cachehook.Config{Tables: map[string]cachehook.Rule{"products": {TTL: time.Minute}}, Timeout: 5 * time.Second},
 		Limits:      limithook.Config{PerUser: limithook.PerMinute(100_000), Global: limithook.PerMinute(1_000_000)},
 		NPlusOne:    nplusone.Config{Threshold: 5},
 		SlowLog:     slowlog.Config{Threshold: 100 * time.Millisecond, Explain: slowlog.Plan},

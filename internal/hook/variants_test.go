@@ -78,7 +78,7 @@ func useEverything(t *testing.T, e *env) {
 			Pool:     resolver.Pool{Min: 1, Max: 5},
 			Probe:    resolver.Probe{Interval: 50 * time.Millisecond, Timeout: 5 * time.Second},
 		},
-		Cache:   cachehook.Config{Tables: rules},
+		Cache:   cachehook.Config{Tables: rules, Timeout: 5 * time.Second}, // a busy machine is no broken Redis
 		Limits:  limithook.Config{PerUser: limithook.PerMinute(1 << 20), Global: limithook.PerMinute(1 << 20)},
 		Metrics: metrics.Config{Registerer: prometheus.NewRegistry()},
 		Logger:  slog.New(slog.DiscardHandler),
