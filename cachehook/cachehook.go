@@ -23,12 +23,23 @@
 // tables, tables under row-level security, and tables that the database's
 // catalogue does not know.
 //
-// The end of a transaction is seen where GORM or the plugin's pool begins it. A
-// BEGIN written by hand on a connection of db.Connection, and a *sql.Tx that the
-// program makes itself, end unseen: for five seconds from each write in them
-// nothing is served or filled of the tables written. One that commits later than
-// that, and what bypasses the plugin altogether, wants [Cache.InvalidateTables]
+// The end of a transaction is seen where GORM or the plugin's pool begins it.
+// While one is open that was begun otherwise, nothing is served or filled of the
+// tables written in it: a *sql.Tx (db.Connection with Begin makes one) tells when
+// it is over; a BEGIN by hand on a connection of db.Connection is waited for until
+// its COMMIT or ROLLBACK by hand, at most a minute; of others, five seconds from
+// each write. One that commits later, one whose COMMIT itself takes more than a
+// second, and what bypasses the plugin altogether, want [Cache.InvalidateTables]
 // afterwards; without it a result from before can be served up to its TTL.
+//
+// A SET outside transactions stays with a connection of the pool. After one that
+// is not known to be harmless, tables whose name is in several schemas are cached
+// only where statements name the schema; after a change of role this process
+// caches no result any more. Use SET LOCAL.
+//
+// A Redis that comes back with older data, from a snapshot or as a replica that
+// lagged, has all that it holds invalidated: its results may be stale for at most
+// Lease and one second after its return.
 package cachehook
 
 import (
