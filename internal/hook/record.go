@@ -138,6 +138,8 @@ type Record struct {
 	Scope *scope.Scope
 	// Txn is the transaction that the statement runs in or is.
 	Txn *Txn
+	// Held is the connection of a Pinned statement.
+	Held *sql.Conn
 	// Parent is the statement whose Preload this one is, or nil.
 	Parent *Record
 

@@ -84,7 +84,7 @@ func (r *Record) beforeWrite(ctx context.Context) error {
 	if len(r.stages.txns) == 0 || r.comesBack() {
 		return nil
 	}
-	t := &Txn{Context: ctx, Node: r.Node, Autocommit: true, Foreign: r.Where == Foreign, Pinned: r.Where == Pinned, stages: r.stages}
+	t := &Txn{Context: ctx, Node: r.Node, Autocommit: true, Foreign: r.Where == Foreign, Pinned: r.Where == Pinned, Held: r.Held, stages: r.stages}
 	t.Over = r.overOf()
 	t.note(ctx, r.Text, r.Scope)
 	if err := t.beforeCommit(ctx); err != nil {
