@@ -215,7 +215,7 @@ func (r *Record) reach(ctx context.Context, text string, args []any) {
 	r.Context, r.SQL, r.Args = ctx, text, args
 	r.Text = sqltext.Analyze(text)
 	r.Access = r.hub.accessOf(ctx, r.Text, r.Where == Pooled)
-	if r.Access == ReadOnly && (r.Text.System || r.ofMigrator()) {
+	if r.Access == ReadOnly && (r.Text.System || r.ofMigrator() || r.ofFirstOr()) {
 		r.Access = NeedsPrimary
 	}
 	r.findScope(ctx)
