@@ -125,7 +125,7 @@ const tokenPatience = 50 * time.Millisecond
 
 // tokenOf makes the token of a session; false when there is nothing to tell.
 func (r *Resolver) tokenOf(ctx context.Context, s *session) (token, bool) {
-	wrote := s.floor()
+	wrote := s.floor(r.now())
 	seen, _, h := s.look(0)
 	here := r.lineage.Load()
 	t := token{expires: time.Now().Add(r.cfg.Session.TTL).Unix() + 1}

@@ -63,7 +63,7 @@ func TestAnswerFromBeforeTheEjectionDoesNotCount(t *testing.T) {
 func TestSessionKeepsItsLatestWrite(t *testing.T) {
 	t.Parallel()
 	var none *session
-	if none.floor() != 0 {
+	if none.floor(0) != 0 {
 		t.Error("no session has a floor")
 	}
 	var s session
@@ -76,7 +76,7 @@ func TestSessionKeepsItsLatestWrite(t *testing.T) {
 		}()
 	}
 	wg.Wait()
-	if got := s.floor(); got != 99 {
+	if got := s.floor(0); got != 99 {
 		t.Errorf("floor is %d, want 99", got)
 	}
 }

@@ -124,6 +124,7 @@ var (
 	_ hook.Observer      = (*router)(nil)
 	_ hook.Meter         = (*router)(nil)
 	_ hook.Budgeter      = (*router)(nil)
+	_ hook.Binder        = (*router)(nil)
 )
 
 // Route implements hook.Router.
@@ -162,6 +163,13 @@ func (r *Resolver) refuse(n *node) error {
 	return nil
 }
 
+// Bound implements hook.Binder: Primary, Critical and MaxStaleness are promises
+// that a cached result does not keep.
+func (a *router) Bound(rec *hook.Record) bool {
+	o := optionsOf(rec.Context)
+	return o.primary || o.priority == Critical || o.bounded && o.bound != AnyStaleness
+}
+
 // questionOf reads a statement outside transactions that belongs to p, a place
 // of r.
 func (r *Resolver) questionOf(ctx context.Context, rec *hook.Record, hint hook.Hint, p *place) question {
@@ -184,6 +192,7 @@ func (r *Resolver) questionOf(ctx context.Context, rec *hook.Record, hint hook.H
 				q.favourite, q.favour = n, reasonPreload
 			}
 		}
+		q.seen = max(q.seen, r.shownAbove(rec))
 		switch {
 		case q.toPrimary:
 		case rec.NeedPrimary, rec.MinLSN > 0 && r.root != r: // positions are those of the root's database
@@ -193,6 +202,23 @@ func (r *Resolver) questionOf(ctx context.Context, rec *hook.Record, hint hook.H
 		}
 	}
 	return q
+}
+
+// shownAbove is the time that a preload's node must be younger than: what it
+// completes may have come from a cache, and what belongs to that must be there
+// too. 0: none of it did.
+func (r *Resolver) shownAbove(rec *hook.Record) (at int64) {
+	for p := rec.Parent; p != nil; p = p.Parent {
+		if p.Node != nil || p.Outcome != hook.L1 && p.Outcome != hook.L2 && p.Outcome != hook.Shared {
+			continue
+		}
+		now := r.now()
+		if !p.Shown.IsZero() {
+			now = min(now, int64(p.Shown.Sub(base)))
+		}
+		at = max(at, now)
+	}
+	return at
 }
 
 // knows reports whether what is known of a statement's functions holds for the

@@ -47,7 +47,7 @@ func (r *Resolver) WriteToken(ctx context.Context, h http.Header) {
 		return
 	}
 	cfg := &r.cfg.Session
-	wrote := s.floor() > 0
+	wrote := s.floor(r.now()) > 0
 	if !wrote && (cfg.WritesOnly || public(h)) || !r.news(s) {
 		return
 	}
@@ -72,7 +72,7 @@ func (r *Resolver) WriteToken(ctx context.Context, h http.Header) {
 // not: nothing as long as it stays where its token said, until half of the
 // token's time is over.
 func (r *Resolver) news(s *session) bool {
-	if s.floor() > 0 {
+	if s.floor(r.now()) > 0 {
 		return true
 	}
 	seen, _, h := s.look(0)

@@ -80,7 +80,7 @@ func TestR12WriteWhoseAnswerIsLostHasAnUnknownOutcome(t *testing.T) {
 }
 
 func floorOf(ctx context.Context, r *Resolver) int64 {
-	return r.sessionOf(&noOptions, openScope(ctx), false).floor()
+	return r.sessionOf(&noOptions, openScope(ctx), false).floor(r.now())
 }
 
 func TestReadOnlyTransactionBeginsElsewhereWhenAReplicaFalls(t *testing.T) {

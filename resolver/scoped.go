@@ -81,6 +81,11 @@ func (a *router) Observe(_ context.Context, rec *hook.Record) {
 	}
 	r := a.homeOf(rec)
 	r.heedFailure(rec)
+	if rec.Where == hook.Pinned {
+		for _, home := range a.r.homes() {
+			home.settleUnseen(rec)
+		}
+	}
 	if rec.Background || rec.Outcome == hook.Refused || !r.remembers() {
 		return
 	}
@@ -137,10 +142,11 @@ func (r *Resolver) heed(q *question, s *session) {
 		}
 	}
 	if r.off&tokenRule == 0 {
-		q.wrote = s.floor()
+		now := r.now()
+		q.wrote = s.floor(now)
 		if q.session != nil {
 			q.scoped = q.wrote > 0
-			q.wrote = max(q.wrote, r.unscoped.floor())
+			q.wrote = max(q.wrote, r.unscoped.floor(now))
 		}
 	}
 }

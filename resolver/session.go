@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"database/sql"
 	"sync"
 	"sync/atomic"
 )
@@ -14,7 +15,10 @@ import (
 type session struct {
 	wrote atomic.Int64 // the latest time at which a write of it had returned; 0: none
 
+	doubt atomic.Int64 // until when a write of it may be committed unseen; 0: none
+
 	mu      sync.Mutex // guards the rest
+	open    map[*sql.Conn]int64
 	shown   glimpse
 	reading int     // results whose rows are still being read
 	handed  *handed // what tokens told; nil: none came
@@ -46,12 +50,13 @@ func (s *session) note(now int64) {
 // floor is the time that a node's state must be younger than. A sample of the
 // primary that started after a commit had returned lies at or above that
 // commit, so one shared sample stands for all commits before it, and writers
-// pay nothing.
-func (s *session) floor() int64 {
+// pay nothing. While a commit may happen unseen, only what is as young as now
+// will do.
+func (s *session) floor(now int64) int64 {
 	if s == nil {
 		return 0
 	}
-	return s.wrote.Load()
+	return max(s.wrote.Load(), min(s.doubt.Load(), now))
 }
 
 // look returns what the session was shown, what tokens told it, and the time that

@@ -64,6 +64,9 @@ func (r *Resolver) ended(a *router, t *hook.Txn, n *node, outcome hook.TxnOutcom
 	if wrote {
 		for _, s := range r.authorsOf(a, t) {
 			s.note(now)
+			if t.Foreign || t.Autocommit && t.Pinned {
+				s.suspect(t.Held, now)
+			}
 		}
 	}
 	if t.Autocommit || n == nil || n.home != r {

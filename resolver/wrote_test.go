@@ -72,13 +72,13 @@ func TestAScopeSeesWhatItsStatementsWroteWhoeverBeganTheTransaction(t *testing.T
 	} {
 		n++
 		request := inScope(ctx, "request")
-		before := g.r.unscoped.floor()
+		before := g.r.unscoped.floor(g.r.now())
 		must(t, write(request, n, func() { g.pauseProven(ctx) }))
 		if got := g.read(request, 1); got.N != n {
 			t.Errorf("%s: the scope reads %d after it wrote %d", name, got.N, n)
 		}
 		all := name == "for more than are remembered"
-		if noted := g.r.unscoped.floor() != before; noted != all {
+		if noted := g.r.unscoped.floor(g.r.now()) != before; noted != all {
 			t.Errorf("%s: all scopes must see it: %v, want %v", name, noted, all)
 		}
 		g.goOn(ctx)

@@ -35,8 +35,11 @@ func (h *Hub) classify(r *Record, pool gorm.ConnPool) {
 			r.orig, pool = p.r.orig, p.r.orig
 		case stmtTx:
 			r.orig, pool = p.r.orig, p.r.orig
-		case *sql.Conn, *Conn:
-			r.Where, r.Node = Pinned, h.Primary()
+		case *sql.Conn:
+			r.Where, r.Node, r.Held = Pinned, h.Primary(), p
+			return
+		case *Conn:
+			r.Where, r.Node, r.Held = Pinned, h.Primary(), p.Conn
 			return
 		default:
 			r.Where = Foreign

@@ -138,6 +138,8 @@ type Record struct {
 	Scope *scope.Scope
 	// Txn is the transaction that the statement runs in or is.
 	Txn *Txn
+	// Held is the connection of a Pinned statement.
+	Held *sql.Conn
 	// Parent is the statement whose Preload this one is, or nil.
 	Parent *Record
 
@@ -213,7 +215,7 @@ func (r *Record) reach(ctx context.Context, text string, args []any) {
 	r.Context, r.SQL, r.Args = ctx, text, args
 	r.Text = sqltext.Analyze(text)
 	r.Access = r.hub.accessOf(ctx, r.Text, r.Where == Pooled)
-	if r.Access == ReadOnly && (r.Text.System || r.ofMigrator()) {
+	if r.Access == ReadOnly && (r.Text.System || r.ofMigrator() || r.ofFirstOr()) {
 		r.Access = NeedsPrimary
 	}
 	r.findScope(ctx)

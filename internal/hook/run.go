@@ -84,7 +84,7 @@ func (r *Record) beforeWrite(ctx context.Context) error {
 	if len(r.stages.txns) == 0 || r.comesBack() {
 		return nil
 	}
-	t := &Txn{Context: ctx, Node: r.Node, Autocommit: true, Foreign: r.Where == Foreign, Pinned: r.Where == Pinned, stages: r.stages}
+	t := &Txn{Context: ctx, Node: r.Node, Autocommit: true, Foreign: r.Where == Foreign, Pinned: r.Where == Pinned, Held: r.Held, stages: r.stages}
 	t.Over = r.overOf()
 	t.note(ctx, r.Text, r.Scope)
 	if err := t.beforeCommit(ctx); err != nil {
@@ -106,7 +106,11 @@ func (r *Record) query(ctx context.Context, text string, args []any) (*sql.Rows,
 }
 
 func (r *Record) servable() bool {
-	return r.stages.server != nil && r.Where == Pooled && (r.Chain == Query || r.Chain == Row) && r.stages.server.Serves(r)
+	st := r.stages
+	if st.server == nil || r.Where != Pooled || r.Chain != Query && r.Chain != Row {
+		return false
+	}
+	return (st.binder == nil || !st.binder.Bound(r)) && st.server.Serves(r)
 }
 
 func (r *Record) queryRow(ctx context.Context, text string, args []any) *sql.Row {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"gorm.io/gorm/clause"
 )
 
 // maxCallers bounds the stack that is kept; GORM's own frames for an
@@ -57,6 +59,24 @@ func (r *Record) ofMigrator() bool {
 	return slices.ContainsFunc(r.Callers(), migratorFrames.has)
 }
 
+// ofFirstOr recognises the look-up of FirstOrCreate and FirstOrInit: a row that a
+// replica or a cache does not have yet would be made twice. No other terminal of
+// GORM makes a Find of one row, so that few statements' stacks are looked at.
+func (r *Record) ofFirstOr() bool {
+	if r.Chain != Query || r.Where != Pooled || !r.Text.Limit {
+		return false
+	}
+	stmt := r.DB.Statement
+	if stmt.RaiseErrorOnNotFound {
+		return false
+	}
+	limit, ok := stmt.Clauses["LIMIT"].Expression.(clause.Limit)
+	if !ok || limit.Limit == nil || *limit.Limit != 1 {
+		return false
+	}
+	return slices.ContainsFunc(r.Callers(), firstOrFrames.has)
+}
+
 // SiteFrame resolves a program counter of Site for a report.
 func SiteFrame(pc uintptr) runtime.Frame {
 	frames := runtime.CallersFrames([]uintptr{pc})
@@ -78,6 +98,9 @@ type frameSet struct {
 var (
 	plumbing       = frameSet{of: plumbingFrame}
 	migratorFrames = frameSet{of: func(function, _ string) bool { return strings.HasSuffix(function, ".Migrator.ColumnTypes") }}
+	firstOrFrames  = frameSet{of: func(function, _ string) bool {
+		return function == "gorm.io/gorm.(*DB).FirstOrCreate" || function == "gorm.io/gorm.(*DB).FirstOrInit"
+	}}
 )
 
 func (s *frameSet) has(pc uintptr) bool {

@@ -72,6 +72,13 @@ type TxnObserver interface {
 	Ended(t *Txn, outcome TxnOutcome)
 }
 
+// Binder is an optional ability of a Router.
+type Binder interface {
+	// Bound reports whether the caller has said of what node, or how fresh, the
+	// answer to a read must be, so that no Server may answer it. It must be cheap.
+	Bound(r *Record) bool
+}
+
 // WriteObserver is an optional ability of a TxnObserver.
 type WriteObserver interface {
 	// Wrote is called for each statement that may write, before it is sent. ctx and
@@ -88,6 +95,7 @@ type stages struct {
 	router    Router
 	budgeter  Budgeter // the router, if it is one
 	placer    Placer   // likewise
+	binder    Binder   // likewise
 	observers []Observer
 	txns      []TxnObserver
 	writers   []WriteObserver
@@ -115,6 +123,7 @@ func newStages(parts []any) (*stages, error) {
 			}
 			st.router = r
 			st.budgeter, _ = p.(Budgeter)
+			st.binder, _ = p.(Binder)
 			if pl, ok := p.(Placer); ok && pl.Places() {
 				st.placer = pl
 			}

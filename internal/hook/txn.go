@@ -2,6 +2,7 @@ package hook
 
 import (
 	"context"
+	"database/sql"
 	"slices"
 	"sync"
 
@@ -33,6 +34,8 @@ type Txn struct {
 	// Pinned: an autocommit write on a connection of db.Connection. When the
 	// program has sent BEGIN there by hand, the write commits with its COMMIT.
 	Pinned bool
+	// Held is that connection.
+	Held *sql.Conn
 
 	stages *stages
 
