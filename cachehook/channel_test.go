@@ -18,16 +18,16 @@ func TestLeaseCountsFromThePingNotFromItsAnswer(t *testing.T) {
 			now: func() int64 { return int64(time.Since(began)) + 1 },
 		}
 		sent := c.now()
-		time.Sleep(400 * time.Millisecond) // of the bubble: the answer's way
+		time.Sleep(400 * time.Millisecond) //nolint:forbidigo // of the bubble: the answer's way
 		c.answered(strconv.FormatInt(sent, 10))
 		if !c.healthy() {
 			t.Fatal("not healthy 400 ms after the ping")
 		}
-		time.Sleep(99 * time.Millisecond)
+		time.Sleep(99 * time.Millisecond) //nolint:forbidigo // of the bubble
 		if !c.healthy() {
 			t.Fatal("not healthy 499 ms after the ping")
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) //nolint:forbidigo // of the bubble
 		if c.healthy() {
 			t.Fatal("healthy 500 ms after the ping: the lease counts from its answer")
 		}
@@ -35,7 +35,7 @@ func TestLeaseCountsFromThePingNotFromItsAnswer(t *testing.T) {
 		// An answer that comes later than its lease proves nothing any more, and
 		// an older one takes nothing back.
 		late := c.now()
-		time.Sleep(600 * time.Millisecond)
+		time.Sleep(600 * time.Millisecond) //nolint:forbidigo // of the bubble
 		c.answered(strconv.FormatInt(late, 10))
 		if c.healthy() {
 			t.Fatal("healthy by an answer of 600 ms ago")

@@ -125,10 +125,8 @@ func worst(words []string, args []any) effect {
 	if len(words) > 1 && words[0] == "discard" && words[1] == "all" {
 		return otherRole // it sets the session's authorization anew
 	}
-	for _, w := range words {
-		if isRole(w) {
-			return otherRole
-		}
+	if slices.ContainsFunc(words, isRole) {
+		return otherRole
 	}
 	for _, a := range args {
 		if s, ok := a.(string); ok && isRole(strings.ToLower(s)) {

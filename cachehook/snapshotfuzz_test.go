@@ -116,8 +116,8 @@ func FuzzSnapshotEqualsReplay(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, seed uint64, rows uint8) {
 		set := randomRows(rand.New(rand.NewPCG(seed, 7)), int(rows%32))
-		for i, make := range dests {
-			first, want, got := make(), make(), make()
+		for i, fresh := range dests {
+			first, want, got := fresh(), fresh(), fresh()
 			shot := takeSnapshot(s.scan(t, set, first).Statement, set)
 			n := s.scan(t, set, want).RowsAffected
 			tx := s.statement(t, got)
@@ -134,7 +134,7 @@ func FuzzSnapshotEqualsReplay(f *testing.F) {
 			}
 			again := want
 			if reflect.TypeOf(want).Elem().Kind() == reflect.Slice {
-				again = make()
+				again = fresh()
 				s.scan(t, set, again)
 			}
 			if !reflect.DeepEqual(got, again) {

@@ -217,8 +217,8 @@ func TestR09ASerializationFailureOnThePrimaryIsTheCallers(t *testing.T) {
 	}
 }
 
-func containsAny(s string, any ...string) bool {
-	for _, a := range any {
+func containsAny(s string, parts ...string) bool {
+	for _, a := range parts {
 		if strings.Contains(s, a) {
 			return true
 		}

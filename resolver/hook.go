@@ -68,7 +68,7 @@ func (r *Resolver) Initialize(db *gorm.DB) error {
 		home.mu.Lock()
 		home.rebuild()
 		home.mu.Unlock()
-		home.ctx, home.cancel = context.WithCancel(context.Background())
+		home.ctx, home.cancel = context.WithCancel(context.Background()) //nolint:fatcontext // one for each home
 		home.opened.Store(true)
 		home.live.Store(true)
 	}

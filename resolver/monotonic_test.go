@@ -53,9 +53,9 @@ func alternate(t *testing.T, g *rig, sessions int, d time.Duration) (back, reads
 		n := g.c.Replica(1)
 		for time.Now().Before(end) {
 			must(t, n.PauseReplay(ctx))
-			time.Sleep(150 * time.Millisecond)
+			time.Sleep(150 * time.Millisecond) //nolint:forbidigo // the fault lasts as long
 			must(t, n.ResumeReplay(ctx))
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(50 * time.Millisecond) //nolint:forbidigo // and rests as long
 		}
 	})
 	for i := range sessions {
@@ -82,13 +82,13 @@ func alternate(t *testing.T, g *rig, sessions int, d time.Duration) (back, reads
 				last = w
 				switch {
 				case n%50 == 0: // a session that rests may be given another node
-					time.Sleep(3 * g.r.cfg.Probe.Interval)
+					time.Sleep(3 * g.r.cfg.Probe.Interval) //nolint:forbidigo // the session rests
 				case i%2 == 0 && n%20 == 0:
 					text, err := g.r.Token(sctx)
 					if err != nil || text == "" {
 						t.Errorf("no token of a session that read: %q, %v", text, err)
 					}
-					sctx = g.r.WithToken(inScope(ctx, "next"), text)
+					sctx = g.r.WithToken(inScope(ctx, "next"), text) //nolint:fatcontext // made of ctx, not of itself
 				case i%4 == 1 && n%20 == 0:
 					text, _ := g.r.Token(sctx)
 					sctx = g.r.WithToken(ctx, text) // a job without a scope
@@ -144,14 +144,14 @@ func TestRowsOfThePrimaryBindToo(t *testing.T) {
 	rows, err := g.db.WithContext(Primary(ctx)).Model(&item{}).Rows()
 	must(t, err)
 	defer rows.Close()
-	time.Sleep(4 * g.r.cfg.Probe.Interval) // samples come, and are no bound
+	time.Sleep(4 * g.r.cfg.Probe.Interval) //nolint:forbidigo // samples come, and are no bound
 	if w := g.read(ctx, 1); w.Standby {
 		t.Error("a replica was read between the rows of the primary")
 	}
 	must(t, rows.Err())
 	must(t, rows.Close())
 	eventually(t, "the session to go back to a replica", func() bool {
-		time.Sleep(4 * g.r.cfg.Probe.Interval)
+		time.Sleep(4 * g.r.cfg.Probe.Interval) //nolint:forbidigo // a session that rests goes back
 		return g.read(ctx, 1).Standby
 	})
 }

@@ -136,7 +136,7 @@ func TestWhatWroteNothingBindsNobody(t *testing.T) {
 	}
 	// What it was shown on the primary holds it there until a replica has it.
 	eventually(t, "the session to read from a replica", func() bool {
-		time.Sleep(2 * g.r.cfg.Probe.Interval)
+		time.Sleep(2 * g.r.cfg.Probe.Interval) //nolint:forbidigo // the session rests
 		return g.read(ctx, 1).Standby
 	})
 	own := item{N: 2}

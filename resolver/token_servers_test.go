@@ -123,7 +123,7 @@ func TestR03TokensAtAPagesBorder(t *testing.T) {
 		unit, header int64
 	}{{"short header", 8192, shortPageHeader}, {"long header", segment, longPageHeader}} {
 		t.Run(tt.name, func(t *testing.T) {
-			if !outcome(t, tt.unit, tt.header, 20*time.Second) {
+			if !outcome(t, tt.unit, tt.header, time.Minute) {
 				t.Error("no replica has what the token says")
 			}
 		})

@@ -194,8 +194,7 @@ func (p *parent) schedule(ctx context.Context, chosen []fault, over func() bool)
 			order = []int{-1}
 		}
 		for _, i := range order {
-			_ = p.between(ctx, 200*time.Millisecond, 600*time.Millisecond)
-			if ctx.Err() != nil || over() && (round > 0 || i < 0) {
+			if p.between(ctx, 200*time.Millisecond, 600*time.Millisecond) != nil || over() && (round > 0 || i < 0) {
 				return nil
 			}
 			if i < 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 
 	"gorm.io/gorm"
 
@@ -80,8 +81,8 @@ func inScope(ctx context.Context, _ *gorm.DB, development bool) (p pair, err err
 // empty is a loop of nothing, the peer of absolute times.
 func empty(n int) {
 	for i := range n {
-		sink = i
+		sink.Store(int64(i))
 	}
 }
 
-var sink int // keeps the loop
+var sink atomic.Int64 // keeps the loop

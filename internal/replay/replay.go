@@ -82,7 +82,7 @@ func alone() *sql.DB { return sql.OpenDB(connector{}) }
 // already ended; src is then closed.
 func (d *DB) Rows(ctx context.Context, src Source) (*sql.Rows, error) {
 	var rows *sql.Rows
-	err := error(sql.ErrConnDone)
+	err := sql.ErrConnDone
 	if d.pool != nil {
 		rows, err = d.pool.QueryContext(ctx, "", driverArg{src})
 	}
