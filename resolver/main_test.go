@@ -169,7 +169,7 @@ func inScope(ctx context.Context, name string) context.Context {
 
 func deadline(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -177,7 +177,7 @@ func deadline(t *testing.T) context.Context {
 // eventually polls until cond holds.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	end := time.Now().Add(30 * time.Second)
+	end := time.Now().Add(90 * time.Second) // beyond the longest ejection
 	for !cond() {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for %s", what)
