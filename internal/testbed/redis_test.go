@@ -138,7 +138,12 @@ func TestSentinelFailsOver(t *testing.T) {
 		s := testbed.NewRedisSentinel(t, testbed.RedisSentinelConfig{Sentinels: sentinels})
 		rdb := redis.NewFailoverClient(&redis.FailoverOptions{MasterName: testbed.SentinelMaster, SentinelAddrs: s.Addrs()})
 		defer rdb.Close()
-		check(t, rdb.Set(deadline(t), "k", "v", 0).Err())
+		// A failover loses what has not reached the replica.
+		pipe := rdb.Pipeline()
+		pipe.Set(deadline(t), "k", "v", 0)
+		pipe.Do(deadline(t), "WAIT", 1, 0)
+		_, err := pipe.Exec(deadline(t))
+		check(t, err)
 
 		first, second := s.Nodes()[0], s.Nodes()[1]
 		check(t, s.Failover(deadline(t)))

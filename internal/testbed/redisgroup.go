@@ -54,3 +54,13 @@ func (r *Redis) isMaster(ctx context.Context) (bool, error) {
 func (r *Redis) waitReplicating(ctx context.Context) error {
 	return r.waitInfo(ctx, "master_link_status", "up", "INFO", "replication")
 }
+
+// waitOnline waits until r, a master, sends its replica what is written. A replica
+// calls its link up as much as a second before: the master holds writes back until
+// the first acknowledgement.
+func (r *Redis) waitOnline(ctx context.Context) error {
+	return until(ctx, r.name+" to send to its replica", func(ctx context.Context) (bool, error) {
+		n, err := r.Do(ctx, "WAIT", 1, 1)
+		return n == int64(1), err
+	})
+}

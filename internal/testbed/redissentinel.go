@@ -84,6 +84,9 @@ func StartRedisSentinel(ctx context.Context, cfg RedisSentinelConfig) (_ *RedisS
 	if err := replica.waitReplicating(ctx); err != nil {
 		return nil, err
 	}
+	if err := master.waitOnline(ctx); err != nil {
+		return nil, err
+	}
 	for i := range cfg.Sentinels {
 		r, err := s.newSentinel(i, cfg)
 		if err != nil {
