@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
-
-	"github.com/gorminfra/infra/internal/replay"
 )
 
 // A payload in L2 is
@@ -48,7 +46,7 @@ type payload struct {
 func (p *payload) encode() ([]byte, bool) {
 	size := headerSize + 64 + 48*len(p.tags) + len(p.blob)
 	if p.rows != nil {
-		size += p.rows.bytes
+		size += len(p.rows.cols.code) + len(p.rows.values)
 	}
 	b := append(make([]byte, headerSize, size), p.kind)
 	b = binary.AppendUvarint(b, uint64(len(p.tags)))
@@ -79,25 +77,12 @@ func appendString(b []byte, s string) []byte {
 }
 
 func appendRows(b []byte, set *rowset) ([]byte, bool) {
-	b = binary.AppendUvarint(b, uint64(len(set.cols)))
-	for i := range set.cols {
-		c := &set.cols[i]
-		code, ok := scanTypeCode(c.ScanType)
-		if !ok {
-			return nil, false
-		}
-		b = appendString(b, c.Name)
-		b = appendString(b, c.DatabaseTypeName)
-		b = append(b, code, flags(c.HasLength, c.HasPrecision, c.Nullable, c.HasNullable))
-		b = binary.AppendVarint(b, c.Length)
-		b = binary.AppendVarint(b, c.Precision)
-		b = binary.AppendVarint(b, c.Scale)
+	if set.cols.code == "" {
+		return nil, false
 	}
+	b = append(b, set.cols.code...)
 	b = binary.AppendUvarint(b, uint64(set.rows))
-	for _, v := range set.values {
-		b = appendValue(b, v)
-	}
-	return b, true
+	return append(b, set.values...), true
 }
 
 func flags(bits ...bool) (f byte) {
@@ -197,28 +182,22 @@ func decode(data []byte) (*payload, error) {
 }
 
 func (d *decoder) rows() *rowset {
-	set := &rowset{cols: make([]replay.Column, d.count(7))}
-	for i := range set.cols {
-		c := &set.cols[i]
-		c.Name, c.DatabaseTypeName = d.string(), d.string()
-		c.ScanType = d.scanType()
-		f := d.byte()
-		c.HasLength, c.HasPrecision, c.Nullable, c.HasNullable = f&1 != 0, f&2 != 0, f&4 != 0, f&8 != 0
-		c.Length, c.Precision, c.Scale = d.varint(), d.varint(), d.varint()
-	}
-	set.bytes = 96 * len(set.cols)
-	if len(set.cols) == 0 {
-		set.rows = int(min(d.uvarint(), math.MaxInt32)) // rows without columns take no space
+	set := &rowset{cols: d.columns()}
+	n := len(set.cols.list)
+	if n == 0 {
+		set.rows = int32(min(d.uvarint(), math.MaxInt32)) // rows without columns take no space
 		return set
 	}
-	set.rows = d.count(len(set.cols))
-	if d.failed {
-		return set
+	rows := d.count(n)
+	if rows > math.MaxInt32 {
+		d.fail()
 	}
-	set.values = make([]driver.Value, set.rows*len(set.cols))
-	for i := range set.values {
-		set.values[i] = d.value()
-		set.bytes += valueBytes(set.values[i])
+	set.rows, set.values = int32(rows), d.s
+	for range rows * n {
+		d.skipValue()
+		if d.failed {
+			break
+		}
 	}
 	return set
 }

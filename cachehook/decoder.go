@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"math"
 	"reflect"
+	"strings"
+	"sync"
 	"time"
 )
 
@@ -107,6 +109,45 @@ func (d *decoder) value() driver.Value {
 	return nil
 }
 
+// skipValue passes over a value, with every check that value makes, and returns
+// its kind.
+func (d *decoder) skipValue() (kind byte) {
+	kind = d.byte()
+	switch kind {
+	case tagNil, tagFalse, tagTrue:
+	case tagInt:
+		d.uvarint()
+	case tagFloat:
+		d.take(8)
+	case tagString, tagBytes:
+		d.string()
+	case tagTime:
+		d.varint()
+		if d.uvarint() >= uint64(time.Second) {
+			d.fail()
+		}
+		d.skipZone()
+	default:
+		d.fail()
+	}
+	return kind
+}
+
+func (d *decoder) skipZone() {
+	switch d.byte() {
+	case zoneUTC, zoneLocal:
+	case zoneNamed:
+		d.string()
+		if offset := d.varint(); offset < -maxOffset || offset > maxOffset {
+			d.fail()
+		}
+	default:
+		d.fail()
+	}
+}
+
+const maxOffset = 26 * 3600 // seconds
+
 func (d *decoder) time() time.Time {
 	sec, nsec := d.varint(), d.uvarint()
 	if nsec >= uint64(time.Second) {
@@ -121,7 +162,7 @@ func (d *decoder) time() time.Time {
 		return t
 	case zoneNamed:
 		name, offset := d.string(), d.varint()
-		if offset < -26*3600 || offset > 26*3600 {
+		if offset < -maxOffset || offset > maxOffset {
 			d.fail()
 			return time.Time{}
 		}
@@ -135,13 +176,43 @@ func (d *decoder) time() time.Time {
 // the same offset, else one of that name with the offset fixed.
 func zone(name string, offset int, at time.Time) *time.Location {
 	if name != "" && name != "Local" && name != "UTC" {
-		if loc, err := time.LoadLocation(name); err == nil {
+		if loc := namedZone(name); loc != nil {
 			if _, o := at.In(loc).Zone(); o == offset {
 				return loc
 			}
 		}
 	}
 	return time.FixedZone(name, offset)
+}
+
+// zones are the locations that were asked for, by name: reading one takes as long
+// as a round trip. The names come from databases; there are no more than a few.
+var zones struct {
+	sync.RWMutex // guards known
+	known        map[string]*time.Location
+}
+
+const maxZones = 1000
+
+// namedZone returns nil if this machine does not know the name.
+func namedZone(name string) *time.Location {
+	zones.RLock()
+	loc, ok := zones.known[name]
+	zones.RUnlock()
+	if ok {
+		return loc
+	}
+	loc, err := time.LoadLocation(name)
+	if err != nil {
+		loc = nil
+	}
+	zones.Lock()
+	defer zones.Unlock()
+	if zones.known == nil || len(zones.known) >= maxZones {
+		zones.known = make(map[string]*time.Location)
+	}
+	zones.known[strings.Clone(name)] = loc
+	return loc
 }
 
 // scanTypes are the types that drivers report for their columns. The index is

@@ -1,6 +1,9 @@
 package cachehook
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // dep is a tag that an entry depends on, with the stamp that it had before the
 // entry's value was read from the database.
@@ -9,36 +12,51 @@ type dep struct {
 	stamp stamp
 }
 
-// entry is one cached value. It is immutable.
+// entry is one cached value. It is immutable but for its place in memory.
 type entry struct {
-	value   any       // *rowset, or what a caller put by hand; see hand.go
-	deps    []dep     // in the order of the lookup's cells
-	expires int64     // on the cache's monotonic clock, nanoseconds
-	read    time.Time // by when it had been read from a database, as far as this process knows
-	bytes   int       // what it holds in memory, estimated
+	value   any   // *rowset, *snapshot, unstorable, or what a caller put by hand; see hand.go
+	deps    []dep // in the order of the lookup's cells
+	expires int64 // on the cache's monotonic clock, nanoseconds
+	read    int64 // by when it had been read from a database, as far as this process knows; see shownAt
+	bytes   uint32
+
+	// Of memory, guarded by the shard's mutex.
+	key          string
+	newer, older *entry
 }
 
-// entryOverhead is what an entry holds besides its value and key: the struct,
-// the list element, the map's slot.
-const entryOverhead = 256
+// What an entry holds besides its value, measured: the struct, its slot in the
+// map, and what the allocator rounds up.
+const (
+	entryOverhead = 96 + 64
+	depBytes      = 24
+)
+
+// rounded is a size as the allocator rounds it, on the average.
+func rounded(n int) int { return n + n/16 }
 
 func newEntry(value any, size int, cells []*cell, stamps []stamp, expires int64) *entry {
-	e := &entry{value: value, deps: make([]dep, len(cells)), expires: expires, read: time.Now()}
+	e := &entry{value: value, deps: make([]dep, len(cells)), expires: expires, read: int64(time.Since(started))}
 	for i, c := range cells {
 		e.deps[i] = dep{c, stamps[i]}
 	}
-	e.bytes = entryOverhead + size + 24*len(cells)
+	e.bytes = bytesOf(entryOverhead + size + depBytes*len(cells))
 	return e
 }
 
-// withTyped returns an entry that has the rows' snapshot too.
-func (e *entry) withTyped(set *rowset, t *snapshot) *entry {
-	more := *set
-	more.typed = t
-	typed := *e
-	typed.value = &more
-	typed.bytes += t.bytes
-	return &typed
+// bytesOf is a size that an entry can hold; a larger one is more than any bound.
+func bytesOf(n int) uint32 { return uint32(min(uint64(n), math.MaxUint32)) }
+
+// started is when the process began, for times that are short to keep.
+var started = time.Now()
+
+// shownAt is by when the value had been read from a database.
+func (e *entry) shownAt() time.Time { return started.Add(time.Duration(e.read)) }
+
+// with returns an entry that differs in its value alone, which is more bytes
+// larger.
+func (e *entry) with(value any, more int) *entry {
+	return &entry{value: value, deps: e.deps, expires: e.expires, read: e.read, bytes: bytesOf(int(e.bytes) + more)}
 }
 
 // current reports whether the mirror knows every tag's stamp, and all are the

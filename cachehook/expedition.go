@@ -63,9 +63,9 @@ func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, 
 	switch {
 	case f.verdict == landed && f.fromL2:
 		r.Waited += x.fork.Waited
-		return c.hit(ctx, r, q.key, f.entry, inRedis)
+		return c.hit(ctx, r, q, f.entry, inRedis)
 	case f.verdict == landed && x.fork.Node == nil:
-		return c.hit(ctx, r, q.key, f.entry, inMemory)
+		return c.hit(ctx, r, q, f.entry, inMemory)
 	case f.panicked != nil:
 		panic(f.panicked)
 	}
@@ -101,7 +101,7 @@ func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, clo
 	x.fork.Waited += waited
 	if e != nil {
 		done = true
-		if _, ok := e.value.(*rowset); !ok {
+		if _, not := e.value.(unstorable); not {
 			return landing{}, nil
 		}
 		return landing{verdict: landed, entry: e, fromL2: at == inRedis}, nil
@@ -115,7 +115,7 @@ func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, clo
 		x.fork.Finish(-1, err)
 		return x.failure(err), nil
 	}
-	set, err := record(rows, c.cfg.MaxResult)
+	set, odd, err := record(rows, c.cfg.MaxResult)
 	done = true
 	switch {
 	case errors.Is(err, errUnstorable):
@@ -123,7 +123,7 @@ func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, clo
 		c.memory.put(q.key, newEntry(unstorable{}, 0, q.cells, s.stamps, began+int64(unstorableFor)))
 		timer.Stop() // the caller's own patience counts from now on
 		closing()
-		tail := newRemainder(set, rows, func(n int64, err error) {
+		tail := newRemainder(set, odd, rows, func(n int64, err error) {
 			x.fork.Finish(n, err)
 			x.cancel()
 		})
@@ -136,7 +136,8 @@ func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, clo
 		return x.failure(err), nil
 	}
 	x.fork.Finish(int64(set.rows), nil)
-	e, after := c.fill(q, s.stamps, set, set.bytes, began, &payload{kind: kindRows, rows: set})
+	set.mixed = q.mixed
+	e, after := c.fill(q, s.stamps, set, set.bytes(), began, &payload{kind: kindRows, rows: set})
 	return landing{verdict: landed, entry: e}, after
 }
 

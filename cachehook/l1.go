@@ -5,15 +5,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"unsafe"
-
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
 const l1Shards = 16 // a power of two
 
 // memory is the first level: an LRU in 16 shards, bounded as a whole by entries
 // and by bytes. Room is made before an entry goes in, so that neither bound is
-// ever exceeded, not even for a moment.
+// ever exceeded, not even for a moment. The entries themselves are the list: for
+// one row a list's own elements would weigh as much as the row.
 type memory struct {
 	maxEntries, maxBytes int64
 	seed                 maphash.Seed
@@ -23,18 +22,37 @@ type memory struct {
 }
 
 type l1Shard struct {
-	mu  sync.Mutex // guards lru
-	lru *simplelru.LRU[string, *entry]
-	_   [64]byte // keeps neighbouring mutexes off one cache line
+	mu    sync.Mutex // guards the rest, and the places of the entries
+	items map[string]*entry
+	ring  entry    // its older one is the newest, its newer one the oldest
+	_     [64]byte // keeps neighbouring mutexes off one cache line
 }
 
 func newMemory(maxEntries int, maxBytes int64) *memory {
 	m := &memory{maxEntries: int64(maxEntries), maxBytes: maxBytes, seed: maphash.MakeSeed()}
 	for i := range m.shards {
-		// NewLRU fails on a size below one only.
-		m.shards[i].lru, _ = simplelru.NewLRU[string, *entry](max(maxEntries, 1), nil)
+		sh := &m.shards[i]
+		sh.items = make(map[string]*entry)
+		sh.ring.newer, sh.ring.older = &sh.ring, &sh.ring
 	}
 	return m
+}
+
+// link makes e the newest.
+func (sh *l1Shard) link(e *entry) {
+	e.newer, e.older = &sh.ring, sh.ring.older
+	e.older.newer, sh.ring.older = e, e
+}
+
+func unlink(e *entry) {
+	e.newer.older, e.older.newer = e.older, e.newer
+	e.newer, e.older = nil, nil
+}
+
+// drop takes e out.
+func (sh *l1Shard) drop(e *entry) {
+	delete(sh.items, e.key)
+	unlink(e)
 }
 
 func (m *memory) index(key []byte) int { return int(maphash.Bytes(m.seed, key) % l1Shards) }
@@ -44,48 +62,61 @@ func (m *memory) get(key []byte) *entry {
 	sh := &m.shards[m.index(key)]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	e, _ := sh.lru.Get(unsafe.String(unsafe.SliceData(key), len(key))) // for the time of the look-up only
+	e := sh.items[lent(key)]
+	if e != nil && sh.ring.older != e {
+		unlink(e)
+		sh.link(e)
+	}
 	return e
 }
 
-// put stores e, unless it alone is larger than all there may be.
+// lent is key as a string, for the time of a look-up only.
+func lent(key []byte) string { return unsafe.String(unsafe.SliceData(key), len(key)) }
+
+// cost is what an entry takes, with its key as the allocator rounds it.
+func cost(keyLen int, e *entry) int64 { return int64(e.bytes) + int64(keyLen+15)&^15 }
+
+// put stores e, which must be new, unless it alone is larger than all there may
+// be.
 func (m *memory) put(key []byte, e *entry) {
-	cost := int64(e.bytes + len(key))
-	if cost > m.maxBytes || m.maxEntries < 1 {
-		m.remove(key, nil)
+	room := cost(len(key), e)
+	m.remove(key, nil)
+	if room > m.maxBytes || m.maxEntries < 1 {
 		return
 	}
 	own := m.index(key)
-	m.remove(key, nil)
 	m.entries.Add(1)
-	m.bytes.Add(cost)
+	m.bytes.Add(room)
 	for i, empty := own, 0; m.entries.Load() > m.maxEntries || m.bytes.Load() > m.maxBytes; i++ {
 		if m.evictFrom(i % l1Shards) {
 			empty = 0
 		} else if empty++; empty > l1Shards {
 			// All room is claimed by others that are about to put.
-			m.release(len(key), e)
+			m.release(room)
 			return
 		}
 	}
 	sh := &m.shards[own]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if old, ok := sh.lru.Peek(string(key)); ok { // put by another meanwhile
-		m.release(len(key), old)
+	if old := sh.items[lent(key)]; old != nil { // put by another meanwhile
+		sh.drop(old)
+		m.release(cost(len(key), old))
 	}
-	sh.lru.Add(string(key), e)
+	e.key = string(key)
+	sh.items[e.key] = e
+	sh.link(e)
 }
 
 // replace puts e in the place of old, if that is still there and room can be
 // made for what e holds more.
 func (m *memory) replace(key []byte, old, e *entry) {
-	more := int64(e.bytes - old.bytes)
-	if int64(e.bytes+len(key)) > m.maxBytes {
+	more := int64(e.bytes) - int64(old.bytes)
+	if cost(len(key), e) > m.maxBytes {
 		return
 	}
 	own := m.index(key)
-	m.bytes.Add(more)
+	m.bytes.Add(max(more, 0))
 	for i, empty := own+1, 0; m.bytes.Load() > m.maxBytes && empty <= l1Shards; i++ {
 		if m.evictFrom(i % l1Shards) {
 			empty = 0
@@ -96,12 +127,15 @@ func (m *memory) replace(key []byte, old, e *entry) {
 	sh := &m.shards[own]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	k := unsafe.String(unsafe.SliceData(key), len(key)) // the old one's stays
-	if present, ok := sh.lru.Peek(k); !ok || present != old || m.bytes.Load() > m.maxBytes {
-		m.bytes.Add(-more)
+	if sh.items[lent(key)] != old || m.bytes.Load() > m.maxBytes {
+		m.bytes.Add(-max(more, 0))
 		return
 	}
-	sh.lru.Add(k, e)
+	m.bytes.Add(min(more, 0))
+	e.key = old.key
+	unlink(old)
+	sh.items[e.key] = e
+	sh.link(e)
 }
 
 // evictFrom drops the least recently used entry of a shard, if it has one.
@@ -109,12 +143,14 @@ func (m *memory) evictFrom(shard int) bool {
 	sh := &m.shards[shard]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	key, e, ok := sh.lru.RemoveOldest()
-	if ok {
-		m.release(len(key), e)
-		m.evictions.Add(1)
+	e := sh.ring.newer
+	if e == &sh.ring {
+		return false
 	}
-	return ok
+	sh.drop(e)
+	m.release(cost(len(e.key), e))
+	m.evictions.Add(1)
+	return true
 }
 
 // remove drops key; only if it is e, when e is given.
@@ -122,16 +158,15 @@ func (m *memory) remove(key []byte, e *entry) {
 	sh := &m.shards[m.index(key)]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	k := unsafe.String(unsafe.SliceData(key), len(key))
-	if old, ok := sh.lru.Peek(k); ok && (e == nil || e == old) {
-		sh.lru.Remove(k)
-		m.release(len(key), old)
+	if old := sh.items[lent(key)]; old != nil && (e == nil || e == old) {
+		sh.drop(old)
+		m.release(cost(len(key), old))
 	}
 }
 
-func (m *memory) release(keyLen int, e *entry) {
+func (m *memory) release(room int64) {
 	m.entries.Add(-1)
-	m.bytes.Add(-int64(e.bytes + keyLen))
+	m.bytes.Add(-room)
 }
 
 // clear drops everything.
@@ -139,8 +174,9 @@ func (m *memory) clear() {
 	for i := range m.shards {
 		sh := &m.shards[i]
 		sh.mu.Lock()
-		for key, e, ok := sh.lru.RemoveOldest(); ok; key, e, ok = sh.lru.RemoveOldest() {
-			m.release(len(key), e)
+		for e := sh.ring.newer; e != &sh.ring; e = sh.ring.newer {
+			sh.drop(e)
+			m.release(cost(len(e.key), e))
 		}
 		sh.mu.Unlock()
 	}

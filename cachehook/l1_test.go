@@ -15,9 +15,8 @@ func TestMemoryNeverExceedsItsBounds(t *testing.T) {
 		for i := range m.shards {
 			sh := &m.shards[i]
 			sh.mu.Lock()
-			for _, k := range sh.lru.Keys() {
-				e, _ := sh.lru.Peek(k)
-				entries, size = entries+1, size+e.bytes+len(k)
+			for k, e := range sh.items {
+				entries, size = entries+1, size+int(cost(len(k), e))
 			}
 			sh.mu.Unlock()
 		}

@@ -16,6 +16,7 @@ type query struct {
 	tags  []string      // of the cells
 	ttl   time.Duration // 0: as the levels say
 	kind  byte          // of payload
+	mixed bool          // a snapshot does not do: the rows are asked for
 
 	sessions uint32 // Cache.sessions when the query began; of rows
 }
@@ -142,7 +143,8 @@ func (c *Cache) fromPayload(q *query, a answer, stamps []stamp) *entry {
 	var value any = p.blob
 	size := len(p.blob)
 	if p.kind == kindRows {
-		value, size = p.rows, p.rows.bytes
+		value, size = p.rows, p.rows.bytes()
+		p.rows.mixed = q.mixed
 	}
 	life := min(a.ttl, c.cfg.L1.TTL)
 	if q.ttl > 0 {
@@ -197,7 +199,9 @@ func (c *Cache) fill(q *query, stamps []stamp, value any, size int, began int64,
 // and tells how long it waited for Redis.
 func (c *Cache) again(q *query, stamps []stamp, asked bool) (*entry, level, time.Duration) {
 	if e := c.memory.get(q.key); e != nil && c.now() < e.expires && e.carries(stamps) {
-		return e, inMemory, 0
+		if _, typed := e.value.(*snapshot); !typed || !q.mixed {
+			return e, inMemory, 0
+		}
 	}
 	if c.store == nil || asked {
 		return nil, nowhere, 0

@@ -1,6 +1,7 @@
 package cachehook
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"strings"
 	"sync/atomic"
@@ -15,7 +16,7 @@ type plan struct {
 	catalog *catalog
 	cells   []*cell // everyTag, schemaTag, the tables' tags
 	tags    []string
-	lead    []byte // of every key: the database, the text, and what its names mean
+	lead    []byte // of every key: a sum of the database, the text, and what its names mean
 	why     string // why it cannot be cached, or ""
 }
 
@@ -37,11 +38,13 @@ func (c *Cache) plan(sql string, text *sqltext.Statement, cat *catalog) *plan {
 	var tables []string
 	if tables, p.why = cat.readTags(text.Reads); p.why == "" {
 		p.cells, p.tags = c.tableCells(tables)
-		p.lead = appendString(appendString([]byte{'q'}, cat.space), sql)
-		p.lead = binary.AppendUvarint(cat.identify(p.lead, text.Reads), uint64(len(p.tags)))
+		lead := appendString(appendString(nil, cat.space), sql)
+		lead = binary.AppendUvarint(cat.identify(lead, text.Reads), uint64(len(p.tags)))
 		for _, tag := range p.tags {
-			p.lead = appendString(p.lead, tag)
+			lead = appendString(lead, tag)
 		}
+		sum := sha256.Sum256(lead) // each entry in memory holds its key
+		p.lead = append([]byte{'q'}, sum[:]...)
 	}
 	slot.Store(p)
 	return p

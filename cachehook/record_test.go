@@ -14,7 +14,7 @@ func TestRecordTellsWhatTheLookUpCameTo(t *testing.T) {
 	t.Parallel()
 	dsn := database(t)
 	exec(t, dsn, `CREATE TABLE others (id bigint)`)
-	db := open(t, dsn, Config{MaxResult: 2000})
+	db := open(t, dsn, Config{MaxResult: 1000})
 	all := func(tx *gorm.DB) error { return tx.Find(&[]product{}).Error }
 	one := func(tx *gorm.DB) error { return tx.First(&product{}, 1).Error }
 	for _, step := range []struct {

@@ -36,7 +36,7 @@ func TestC13ChangingAResultChangesNothingElse(t *testing.T) {
 
 func TestC15OversizeResultsAreReadWholeAndNotStored(t *testing.T) {
 	t.Parallel()
-	db := open(t, database(t), Config{MaxResult: 2000})
+	db := open(t, database(t), Config{MaxResult: 1000})
 	for range 3 {
 		var ps []product
 		must(t, db.Order("id").Find(&ps).Error)

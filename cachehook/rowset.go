@@ -1,50 +1,54 @@
 package cachehook
 
 import (
-	"bytes"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/gorminfra/infra/internal/replay"
 )
 
 // rowset is a complete result in driver values: int64, float64, bool, string,
-// []byte, time.Time and nil. It is immutable once recorded, so that goroutines
-// may share it.
+// []byte, time.Time and nil, row after row as a payload writes them. It is
+// immutable once recorded, so that goroutines may share it.
 type rowset struct {
-	cols   []replay.Column
-	values []driver.Value // row after row
-	rows   int
-	bytes  int
-	typed  *snapshot // nil until a hit has been scanned
+	cols   *columns
+	values string // see appendValue
+	rows   int32
+	mixed  bool // statements with other destinations ask for them
 }
 
-// valueBytes estimates what a value holds in memory beside its 16 bytes.
-func valueBytes(v driver.Value) int {
-	switch v := v.(type) {
-	case string:
-		return 16 + 16 + len(v)
-	case []byte:
-		return 16 + 24 + len(v)
-	case time.Time:
-		return 16 + 24
-	case int64, float64:
-		return 16 + 8
+// bytes is what the rows hold in memory.
+func (s *rowset) bytes() int { return 48 + rounded(len(s.values)) + s.cols.bytes() }
+
+// nulls tells which values of the first row are NULL; nil: none is.
+func (s *rowset) nulls() (null []bool) {
+	d := decoder{s: s.values}
+	for i := range s.cols.list {
+		if d.skipValue() == tagNil {
+			if null == nil {
+				null = make([]bool, len(s.cols.list))
+			}
+			null[i] = true
+		}
 	}
-	return 16
+	return null
 }
 
-// reader gives the rows to package replay. Byte slices are cloned: a Scanner
-// may keep or change what it is given.
+// reader gives the rows to package replay. Each gets byte slices of its own: a
+// Scanner may keep or change what it is given.
 type reader struct {
-	set *rowset
-	at  int
+	set  *rowset
+	rest decoder
+	at   int32
 }
 
-func (r *reader) Columns() []replay.Column { return r.set.cols }
+func newReader(set *rowset) reader { return reader{set: set, rest: decoder{s: set.values}} }
+
+func (r *reader) Columns() []replay.Column { return r.set.cols.list }
 func (r *reader) Close() error             { return nil }
 
 func (r *reader) Next(dest []driver.Value) error {
@@ -55,17 +59,12 @@ func (r *reader) Next(dest []driver.Value) error {
 }
 
 func (r *reader) next(dest []driver.Value) bool {
-	n := len(r.set.cols)
 	if r.at >= r.set.rows {
 		return false
 	}
-	row := r.set.values[r.at*n : r.at*n+n]
 	r.at++
-	for i, v := range row {
-		if b, ok := v.([]byte); ok {
-			v = bytes.Clone(b)
-		}
-		dest[i] = v
+	for i := range r.set.cols.list {
+		dest[i] = r.rest.value()
 	}
 	return true
 }
@@ -75,43 +74,63 @@ func (r *reader) next(dest []driver.Value) bool {
 var errUnstorable = errors.New("cachehook: result cannot be stored")
 
 // record reads a live result to its end and closes it. With errUnstorable the
-// result is still open: the set holds the rows that were read.
-func record(live *sql.Rows, maxBytes int) (*rowset, error) {
+// result is still open: the set holds the rows that were read, and odd is one
+// more that it cannot hold.
+func record(live *sql.Rows, maxBytes int) (set *rowset, odd []any, err error) {
 	cols, err := replay.Describe(live)
 	if err != nil {
-		return nil, errors.Join(err, live.Close())
+		return nil, nil, errors.Join(err, live.Close())
 	}
-	set := &rowset{cols: cols, bytes: 96 * len(cols)}
+	set = &rowset{cols: columnsFor(cols)}
+	room := recordBuffers.Get().(*[]byte)
+	values := (*room)[:0]
+	read := set
+	defer func() {
+		read.values = string(values)
+		if *room = values; cap(values) <= 1<<16 {
+			recordBuffers.Put(room)
+		}
+	}()
 	row, ptrs := make([]any, len(cols)), make([]any, len(cols))
 	for i := range row {
 		ptrs[i] = &row[i] // *any: a RawBytes would forbid the second Scan
 	}
 	for live.Next() {
 		if err := live.Scan(ptrs...); err != nil {
-			return nil, errors.Join(err, live.Close())
+			return nil, nil, errors.Join(err, live.Close())
 		}
-		storable := true
 		for _, v := range row {
-			storable = storable && isDriverValue(v)
-			set.bytes += valueBytes(v)
-			set.values = append(set.values, v)
+			if !isDriverValue(v) {
+				return set, row, errUnstorable
+			}
+		}
+		for _, v := range row {
+			values = appendValue(values, v)
 		}
 		set.rows++
-		if !storable || set.bytes > maxBytes {
-			return set, errUnstorable
+		if len(values)+set.cols.bytes() > maxBytes {
+			return set, nil, errUnstorable
 		}
 	}
 	if err := errors.Join(live.Err(), live.Close()); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	set.values = set.values[:len(set.values):len(set.values)]
-	return set, nil
+	return set, nil, nil
 }
 
+// recordBuffers are what results are written into before their size is known.
+var recordBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return &b }}
+
 func isDriverValue(v any) bool {
-	switch v.(type) {
-	case nil, int64, float64, bool, string, []byte, time.Time:
+	switch v := v.(type) {
+	case nil, int64, float64, bool, string, []byte:
 		return true
+	case time.Time:
+		if v.Location() == time.UTC || v.Location() == time.Local {
+			return true
+		}
+		_, offset := v.Zone()
+		return offset >= -maxOffset && offset <= maxOffset
 	}
 	return false
 }
@@ -119,6 +138,7 @@ func isDriverValue(v any) bool {
 // remainder reads what record has read, and then the rest of the live result.
 type remainder struct {
 	reader
+	odd    []any // the next row, if it has been read already
 	live   *sql.Rows
 	row    []any
 	ptrs   []any
@@ -127,9 +147,9 @@ type remainder struct {
 	closed func(rows int64, err error)
 }
 
-func newRemainder(set *rowset, live *sql.Rows, closed func(int64, error)) *remainder {
-	r := &remainder{reader: reader{set: set}, live: live, closed: closed}
-	r.row, r.ptrs = make([]any, len(set.cols)), make([]any, len(set.cols))
+func newRemainder(set *rowset, odd []any, live *sql.Rows, closed func(int64, error)) *remainder {
+	r := &remainder{reader: newReader(set), odd: odd, live: live, closed: closed}
+	r.row, r.ptrs = make([]any, len(set.cols.list)), make([]any, len(set.cols.list))
 	for i := range r.row {
 		r.ptrs[i] = &r.row[i]
 	}
@@ -139,6 +159,14 @@ func newRemainder(set *rowset, live *sql.Rows, closed func(int64, error)) *remai
 func (r *remainder) Next(dest []driver.Value) error {
 	if r.next(dest) {
 		r.read++
+		return nil
+	}
+	if r.odd != nil {
+		for i, v := range r.odd {
+			dest[i] = v
+		}
+		r.read++
+		r.odd = nil
 		return nil
 	}
 	if !r.live.Next() {

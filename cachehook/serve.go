@@ -71,7 +71,7 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 	r.Waited += s.waited
 	switch {
 	case s.entry != nil:
-		return c.hit(ctx, r, key, s.entry, s.level)
+		return c.hit(ctx, r, &q, s.entry, s.level)
 	case s.stamps == nil:
 		r.Lookup = hook.Bypass
 		if s.primary {
@@ -105,13 +105,20 @@ func (c *Cache) catalogFor(ctx context.Context, r *hook.Record) *catalog {
 	return c.catalog.get(ctx, true)
 }
 
-// hit serves an entry.
-func (c *Cache) hit(ctx context.Context, r *hook.Record, key []byte, e *entry, at level) (*sql.Rows, error) {
-	set, ok := e.value.(*rowset)
-	if !ok {
+// hit serves an entry that carries stamps.
+func (c *Cache) hit(ctx context.Context, r *hook.Record, q *query, e *entry, at level) (*sql.Rows, error) {
+	var set *rowset
+	switch v := e.value.(type) {
+	case *snapshot:
+		if !r.CanFill() || !v.fits(r.DB.Statement) {
+			return c.misfit(ctx, r, q, e)
+		}
+	case *rowset:
+		set = v
+	default:
 		return c.through(ctx, r, reasonSize)
 	}
-	r.Lookup, r.Shown = hook.Hit, e.read
+	r.Lookup, r.Shown = hook.Hit, e.shownAt()
 	switch at {
 	case inMemory:
 		r.Outcome = hook.L1
@@ -120,26 +127,47 @@ func (c *Cache) hit(ctx context.Context, r *hook.Record, key []byte, e *entry, a
 		r.Outcome = hook.L2
 		c.counts.l2.Add(1)
 	}
-	if r.CanFill() {
-		if t := set.typed; t != nil && t.fits(r.DB.Statement) {
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
-			return nil, r.FillWith(t)
+	if set == nil {
+		if err := ctx.Err(); err != nil {
+			return nil, err
 		}
-		if set.typed == nil {
-			c.keepTyped(r, key, e, set)
-		}
+		return nil, r.FillWith(e.value.(*snapshot))
+	}
+	if !set.mixed && r.CanFill() {
+		c.keepTyped(r, q.key, e, set)
 	}
 	return c.replay(ctx, set)
 }
 
+// misfit reads the rows of an entry of which only a snapshot is left, for a
+// statement that has another kind of destination under the same key. From then
+// on the rows are kept in its place.
+func (c *Cache) misfit(ctx context.Context, r *hook.Record, q *query, e *entry) (*sql.Rows, error) {
+	if q.mixed {
+		c.missed(r)
+		return r.Next(ctx)
+	}
+	own := *q
+	own.key, own.mixed = bytes.Clone(q.key), true // a flight outlives the buffer
+	s := standing{stamps: make([]stamp, len(e.deps))}
+	for i := range e.deps {
+		s.stamps[i] = e.deps[i].stamp
+	}
+	return c.fly(ctx, r, &own, s)
+}
+
 // keepTyped lets GORM scan the entry's rows once more, and keeps what it makes
-// of them for the next hit.
+// of them in the place of the rows.
 func (c *Cache) keepTyped(r *hook.Record, key []byte, e *entry, set *rowset) {
 	key = bytes.Clone(key) // its buffer is another's by then
 	r.OnScan(func(stmt *gorm.Statement) {
-		c.memory.replace(key, e, e.withTyped(set, takeSnapshot(stmt, set)))
+		if t := takeSnapshot(stmt, set); t != unfit {
+			c.memory.replace(key, e, e.with(t, int(t.bytes)-set.bytes()))
+			return
+		}
+		rows := *set
+		rows.mixed = true // it need not be tried again
+		c.memory.replace(key, e, e.with(&rows, 0))
 	})
 }
 
@@ -149,7 +177,8 @@ func (c *Cache) replay(ctx context.Context, set *rowset) (*sql.Rows, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return c.hub.Load().Replay().Rows(context.Background(), &reader{set: set})
+	rows := newReader(set)
+	return c.hub.Load().Replay().Rows(context.Background(), &rows)
 }
 
 // fly waits for the flight that reads the query's result, or leads it.
@@ -168,9 +197,13 @@ func (c *Cache) fly(ctx context.Context, r *hook.Record, q *query, s standing) (
 		}
 		switch f.verdict {
 		case landed:
-			r.Outcome, r.Lookup, r.Shown = hook.Shared, hook.Hit, f.entry.read
+			set, ok := f.entry.value.(*rowset)
+			if !ok { // found in memory by now, as a snapshot
+				return c.hit(ctx, r, q, f.entry, inMemory)
+			}
+			r.Outcome, r.Lookup, r.Shown = hook.Shared, hook.Hit, f.entry.shownAt()
 			c.counts.shared.Add(1)
-			return c.replay(ctx, f.entry.value.(*rowset))
+			return c.replay(ctx, set)
 		case failed:
 			r.Outcome, r.Lookup = hook.Shared, hook.Hit
 			return nil, f.err

@@ -2,8 +2,8 @@ package cachehook
 
 import (
 	"context"
+	"database/sql"
 	"reflect"
-	"slices"
 	"unsafe"
 
 	"gorm.io/gorm"
@@ -17,14 +17,22 @@ import (
 // copying must be enough; see [layoutOf].
 type snapshot struct {
 	layout *layout
-	dest   reflect.Type  // a model, a slice of models, or a slice of pointers to them
-	models reflect.Value // a slice of models
-	rows   int
+	dest   reflect.Type   // a model, a slice of models, or a slice of pointers to them
+	models reflect.Value  // a slice of models; of a single model nothing
 	first  unsafe.Pointer // the first model
-	arenas []arena        // of layout.deep
-	nulls  []bool         // of a single model: by column, where it was NULL
-	bytes  int
+	rows   int32
+	bytes  uint32
+	*asides
 }
+
+// asides are what few snapshots have. One row weighs little, and shall not weigh
+// much more.
+type asides struct {
+	arenas []arena // of layout.deep
+	nulls  []bool  // of a single model: by column, where it was NULL
+}
+
+var noAsides asides
 
 // arena holds what the models' fields of one kind point to, one after the other.
 type arena struct {
@@ -45,13 +53,13 @@ func takeSnapshot(stmt *gorm.Statement, set *rowset) *snapshot {
 		return unfit
 	}
 	model := stmt.Schema.ModelType
-	s := &snapshot{dest: dest.Type(), rows: set.rows}
+	s := &snapshot{dest: dest.Type(), rows: set.rows, asides: &noAsides}
 	var from func(i int) reflect.Value
 	switch {
 	case dest.Type() == model:
 		s.rows = min(s.rows, 1)
 		from = func(int) reflect.Value { return dest }
-	case dest.Kind() != reflect.Slice || dest.Len() != set.rows:
+	case dest.Kind() != reflect.Slice || dest.Len() != int(set.rows):
 		return unfit
 	case dest.Type().Elem() == model:
 		from = dest.Index
@@ -60,35 +68,48 @@ func takeSnapshot(stmt *gorm.Statement, set *rowset) *snapshot {
 	default:
 		return unfit
 	}
-	if s.layout = layoutOf(stmt.Schema, set.cols); s.layout == nil {
+	if s.layout = layoutOf(stmt.Schema, set.cols.list); s.layout == nil {
 		return unfit
 	}
-	if dest.Type() == model && s.rows > 0 {
-		if row := set.values[:len(set.cols)]; slices.Contains(row, nil) {
-			s.nulls = make([]bool, len(row))
-			for j, v := range row {
-				s.nulls[j] = v == nil
-			}
+	rows, size := int(s.rows), model.Size()
+	bytes := int(unsafe.Sizeof(*s)) + rows*int(size)
+	if dest.Type() != model {
+		s.models = reflect.MakeSlice(reflect.SliceOf(model), rows, rows)
+		s.first = s.models.UnsafePointer()
+		bytes += 24
+	} else if rows > 0 {
+		s.first = reflect.New(model).UnsafePointer()
+		if nulls := set.nulls(); nulls != nil {
+			s.asides = &asides{nulls: nulls}
+			bytes += len(nulls)
 		}
 	}
 	// Field by field: a single model may hold what the caller had put there.
-	s.models = reflect.MakeSlice(reflect.SliceOf(model), s.rows, s.rows)
-	s.first = s.models.UnsafePointer()
-	for i := range s.rows {
+	for i := range rows {
 		src := from(i).Addr().UnsafePointer()
 		for j := range s.layout.fields {
 			if !s.null(j) {
-				s.layout.fields[j].shallow(unsafe.Add(s.first, uintptr(i)*model.Size()), src)
+				s.layout.fields[j].shallow(unsafe.Add(s.first, uintptr(i)*size), src)
 			}
 		}
 	}
-	s.bytes = 256 + s.rows*int(model.Size())
-	s.own()
+	bytes += s.own() + s.ownStrings()
+	if s.asides != &noAsides {
+		bytes += int(unsafe.Sizeof(*s.asides))
+	}
+	s.bytes = bytesOf(rounded(bytes))
 	return s
 }
 
-// own gives the snapshot's models memory of their own to point to.
-func (s *snapshot) own() {
+// own gives the snapshot's models memory of their own to point to, and returns
+// how much.
+func (s *snapshot) own() (bytes int) {
+	if len(s.layout.deep) == 0 {
+		return 0
+	}
+	if s.asides == &noAsides {
+		s.asides = &asides{}
+	}
 	size := s.layout.schema.ModelType.Size()
 	for _, j := range s.layout.deep {
 		f := &s.layout.fields[j]
@@ -102,20 +123,61 @@ func (s *snapshot) own() {
 			for i := range s.rows {
 				a.bytes = append(a.bytes, *(*[]byte)(unsafe.Add(s.first, uintptr(i)*size+f.offset))...)
 			}
-			s.bytes += n
+			bytes += n + arenaBytes
 		} else {
-			a.values = reflect.MakeSlice(reflect.SliceOf(f.typ.Elem()), 0, s.rows)
+			a.values = reflect.MakeSlice(reflect.SliceOf(f.typ.Elem()), 0, int(s.rows))
 			for i := range s.rows {
 				if p := *(*unsafe.Pointer)(unsafe.Add(s.first, uintptr(i)*size+f.offset)); p != nil {
 					a.values = reflect.Append(a.values, reflect.NewAt(f.typ.Elem(), p).Elem())
 				}
 			}
-			s.bytes += s.rows * int(f.typ.Elem().Size())
+			bytes += a.values.Cap()*int(f.typ.Elem().Size()) + arenaBytes
 		}
 		s.arenas = append(s.arenas, a)
 	}
 	s.detach(s.first)
+	return bytes
 }
+
+// ownStrings gathers what the models' strings hold: rows may have lent it out of
+// all that they hold, and one by one each string takes a little more.
+func (s *snapshot) ownStrings() (n int) {
+	s.eachString(func(text *string) { n += len(*text) })
+	if n == 0 {
+		return 0
+	}
+	all := make([]byte, 0, n)
+	s.eachString(func(text *string) { all = append(all, *text...) })
+	rest := unsafe.String(unsafe.SliceData(all), n) // nobody writes to it any more
+	s.eachString(func(text *string) { *text, rest = rest[:len(*text)], rest[len(*text):] })
+	return n
+}
+
+// eachString visits the strings of the snapshot's own models.
+func (s *snapshot) eachString(visit func(*string)) {
+	size := s.layout.schema.ModelType.Size()
+	for j := range s.layout.fields {
+		f := &s.layout.fields[j]
+		if f.how == copyString || f.typ == reflect.TypeFor[sql.NullString]() {
+			for i := range s.rows { // the string of a NullString is its first field
+				visit((*string)(unsafe.Add(s.first, uintptr(i)*size+f.offset)))
+			}
+		}
+	}
+	for k, j := range s.layout.deep {
+		f := &s.layout.fields[j]
+		if f.how == copyPointer && (f.typ.Elem().Kind() == reflect.String || f.typ.Elem() == reflect.TypeFor[sql.NullString]()) {
+			values := s.arenas[k].values
+			first := values.UnsafePointer()
+			for i := range values.Len() {
+				visit((*string)(unsafe.Add(first, uintptr(i)*f.typ.Elem().Size())))
+			}
+		}
+	}
+}
+
+// arenaBytes is what an arena holds beside its values.
+const arenaBytes = int(unsafe.Sizeof(arena{}))
 
 // detach makes models at p, copied from the snapshot's, point to copies of what
 // the arenas hold.
@@ -182,17 +244,17 @@ func (s *snapshot) Fill(stmt *gorm.Statement) int64 {
 			s.fillOne(stmt.Context, dest)
 		}
 	case s.dest.Elem().Kind() != reflect.Pointer:
-		makeRoom(dest, s.rows)
+		makeRoom(dest, int(s.rows))
 		if s.rows > 0 {
 			reflect.Copy(dest, s.models)
 			s.detach(dest.UnsafePointer())
 		}
 	default:
-		makeRoom(dest, s.rows)
+		makeRoom(dest, int(s.rows))
 		if s.rows == 0 {
 			break
 		}
-		own := reflect.MakeSlice(s.models.Type(), s.rows, s.rows)
+		own := reflect.MakeSlice(s.models.Type(), int(s.rows), int(s.rows))
 		reflect.Copy(own, s.models)
 		p, size := own.UnsafePointer(), s.layout.schema.ModelType.Size()
 		s.detach(p)
@@ -218,7 +280,7 @@ func makeRoom(dest reflect.Value, n int) {
 func (s *snapshot) fillOne(ctx context.Context, dest reflect.Value) {
 	to := dest.Addr().UnsafePointer()
 	if s.layout.whole && s.nulls == nil {
-		dest.Set(s.models.Index(0))
+		dest.Set(reflect.NewAt(s.dest, s.first).Elem())
 		s.detach(to)
 		return
 	}

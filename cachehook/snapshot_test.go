@@ -235,12 +235,13 @@ func snapshots(c *Cache) (typed, all int) {
 	for i := range c.memory.shards {
 		sh := &c.memory.shards[i]
 		sh.mu.Lock()
-		for _, e := range sh.lru.Values() {
-			if set, ok := e.value.(*rowset); ok {
+		for _, e := range sh.items {
+			switch e.value.(type) {
+			case *rowset:
 				all++
-				if set.typed != nil && set.typed != unfit {
-					typed++
-				}
+			case *snapshot:
+				all++
+				typed++
 			}
 		}
 		sh.mu.Unlock()

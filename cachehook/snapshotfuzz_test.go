@@ -64,11 +64,12 @@ var plainColumns = []string{
 // randomRows makes a result of some of the columns, in any order, with NULL
 // anywhere.
 func randomRows(r *rand.Rand, rows int) *rowset {
-	set := &rowset{rows: rows}
+	var cols []replay.Column
+	var values []driver.Value
 	var columns []string
 	for _, i := range r.Perm(len(plainColumns))[:1+r.IntN(len(plainColumns))] {
 		columns = append(columns, plainColumns[i])
-		set.cols = append(set.cols, replay.Column{Name: plainColumns[i]})
+		cols = append(cols, replay.Column{Name: plainColumns[i]})
 	}
 	text := func() string { return string(make([]byte, r.IntN(3))) + string(rune('a'+r.IntN(26))) }
 	for range rows {
@@ -93,10 +94,10 @@ func randomRows(r *rand.Rand, rows int) *rowset {
 			if r.IntN(5) == 0 {
 				v = nil
 			}
-			set.values = append(set.values, v)
+			values = append(values, v)
 		}
 	}
-	return set
+	return rowsOf(cols, values)
 }
 
 // dests are destinations that already hold something, with how they are made.
@@ -122,10 +123,10 @@ func FuzzSnapshotEqualsReplay(f *testing.F) {
 			n := s.scan(t, set, want).RowsAffected
 			tx := s.statement(t, got)
 			if shot == unfit || !shot.fits(tx.Statement) {
-				if len(set.cols) == 1 && set.cols[0].Name == "nobody's" {
+				if len(set.cols.list) == 1 && set.cols.list[0].Name == "nobody's" {
 					continue // GORM scans the one column into the model itself
 				}
-				t.Fatalf("destination %d has no snapshot for %v", i, set.cols)
+				t.Fatalf("destination %d has no snapshot for %v", i, set.cols.list)
 			}
 			for range 2 { // the second time into what the first has left
 				if filled := shot.Fill(tx.Statement); filled != n {

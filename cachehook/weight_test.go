@@ -1,0 +1,70 @@
+package cachehook
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"unsafe"
+)
+
+// heap is what is in use after two collections.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// What entries hold is measured on the heap, as rows (after a miss) and as
+// models (after a hit). The payload is what the caller's own models hold.
+//
+// Not parallel: it measures what the process holds.
+func TestMemoryOfAnEntryIsItsPayloadAndAFewHundredBytes(t *testing.T) {
+	dsn := database(t)
+	exec(t, dsn, `INSERT INTO products SELECT i, 'the name of product ' || i, i * 10 FROM generate_series(101, 4000) i`)
+	for _, test := range []struct {
+		name    string
+		entries int
+		read    func(db *instance, i int) (payload int)
+	}{
+		{"one row", 3000, func(db *instance, i int) int {
+			var p product
+			must(t, db.First(&p, i+1).Error)
+			return int(unsafe.Sizeof(p)) + len(p.Name)
+		}},
+		{"100 rows", 200, func(db *instance, i int) (payload int) {
+			var ps []product
+			must(t, db.Where("id > ?", i*5).Order("id").Limit(100).Find(&ps).Error)
+			for i := range ps {
+				payload += int(unsafe.Sizeof(ps[i])) + len(ps[i].Name)
+			}
+			return payload
+		}},
+	} {
+		db := open(t, dsn, Config{L1: L1{MaxEntries: 10_000, MaxBytes: 1 << 30}})
+		test.read(db, test.entries) // the catalogue, the pool, the layouts
+		runtime.KeepAlive(db)
+		empty, counted := heap(), db.cache.Stats().Bytes
+		payload := 0
+		for _, form := range []string{"rows", "models"} {
+			payload = 0
+			for i := range test.entries {
+				payload += test.read(db, i)
+			}
+			held := float64(heap() - empty)
+			n := float64(test.entries)
+			says := float64(db.cache.Stats().Bytes - counted)
+			what := fmt.Sprintf("%s as %s: %.0f B an entry, %.0f B by the cache's own account, of %.0f B payload", test.name, form, held/n, says/n, float64(payload)/n)
+			t.Log(what)
+			if limit := 1.3*float64(payload) + 400*n; held > limit {
+				t.Errorf("%s: more than %.0f", what, limit/n)
+			}
+			if says < 0.9*held {
+				t.Errorf("%s: it thinks that it holds less than it does", what)
+			}
+		}
+		equal(t, "entries", db.cache.Stats().Entries, int64(test.entries)+1)
+		must(t, db.cache.Close())
+	}
+}
