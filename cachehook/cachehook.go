@@ -68,6 +68,8 @@ type Cache struct {
 	guard   *guard
 	channel *channel // nil without Redis, or when each hit asks
 	witness *witness // nil without Redis
+	roster  *roster  // nil without Redis
+	names   *rosterStore
 	flights flights
 	batches batches
 	plans   plans
@@ -143,6 +145,22 @@ func (c *Cache) connect() {
 	c.witness = newWitness(c.cfg.Redis, prefix+"server", c.cfg.Logger)
 	c.witness.changed = c.serverChanged
 	c.guard.doubt = c.witness.doubt
+	names := &rosterStore{
+		client: c.cfg.Redis, key: prefix + "tables", channel: prefix + "tags", instance: c.salt,
+		settle: rosterSettle, stay: c.markTTL, keep: r.tagTTL,
+	}
+	c.names = names
+	c.roster = newRoster(c.now)
+	c.roster.leave = names.leave
+	c.roster.ask = func(ctx context.Context, q rosterQuestion) (rosterAnswer, error) {
+		a, err := names.ask(ctx, q)
+		if err != nil && ctx.Err() == nil {
+			c.guard.failed(err) // nothing is looked up meanwhile that could say so
+		}
+		return a, err
+	}
+	c.roster.bump = c.bumpListed
+	c.roster.cellOf = func(tag string) *cell { return c.mirror.cell(tag, true) }
 	if _, cluster := c.cfg.Redis.(*redis.ClusterClient); cluster {
 		// A message reaches the nodes of a Cluster in no order with a ping.
 		c.cfg.Lease = RevalidateAlways
@@ -164,6 +182,10 @@ func (c *Cache) connect() {
 
 // heard takes a message: the tag's stamp is unknown now.
 func (c *Cache) heard(tag string) {
+	if tag == rosterTag {
+		c.roster.kick()
+		return
+	}
 	c.mirror.forgetTag(tag)
 	if tag == schemaTag {
 		c.catalog.forget()
@@ -175,14 +197,20 @@ func (c *Cache) trusted() bool {
 	return c.mirror.local || c.channel != nil && c.channel.healthy()
 }
 
-// Ready waits until the channel to Redis has proven itself and warming has
-// ended, or ctx ends. A cache whose Redis is down is never ready, and works.
+// Ready waits until the channel to Redis has proven itself, the instances agree
+// about what is cached, and warming has ended, or ctx ends. A cache whose Redis is
+// down is never ready, and works.
 func (c *Cache) Ready(ctx context.Context) error {
 	if start := c.startWarming.Load(); start != nil {
 		(*start)()
 	}
 	if c.channel != nil {
 		if err := c.await(ctx, c.channel.proven, "the channel to Redis has not proven itself"); err != nil {
+			return err
+		}
+	}
+	if c.roster != nil && !c.cfg.Disabled {
+		if err := c.await(ctx, c.roster.settled, "what other instances cache is not known"); err != nil {
 			return err
 		}
 	}

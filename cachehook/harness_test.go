@@ -177,6 +177,12 @@ func open(t testing.TB, dsn string, cfg Config) *instance {
 
 func openWith(t testing.TB, dsn string, cfg Config, gcfg *gorm.Config) *instance {
 	t.Helper()
+	return openPrepared(t, dsn, cfg, gcfg, func(*Cache) {})
+}
+
+// openPrepared calls prepare before the cache is used.
+func openPrepared(t testing.TB, dsn string, cfg Config, gcfg *gorm.Config, prepare func(*Cache)) *instance {
+	t.Helper()
 	gcfg.Logger = logger.Discard
 	db, err := gorm.Open(postgres.Open(dsn), gcfg)
 	if err != nil {
@@ -192,6 +198,10 @@ func openWith(t testing.TB, dsn string, cfg Config, gcfg *gorm.Config) *instance
 		cfg.Timeout = 5 * time.Second // the machine may be busy
 	}
 	c := New(cfg)
+	if c.roster != nil { // no earlier roster, and no stranger: there is nothing to wait for
+		c.names.settle, c.roster.lease = 0, 4*time.Second
+	}
+	prepare(c)
 	if err := db.Use(c); err != nil {
 		t.Fatal(err)
 	}

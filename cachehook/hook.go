@@ -74,6 +74,7 @@ func (c *Cache) startRedis() {
 	}
 	c.running.Go(func() { c.retryLoop(c.life) })
 	c.running.Go(func() { c.witness.run(c.life) })
+	c.running.Go(func() { c.roster.run(c.life) })
 	if c.channel != nil {
 		c.running.Go(func() { c.channel.run(c.life) })
 	}
@@ -180,12 +181,18 @@ func dialectOf(hub *hook.Hub) string {
 func (c *Cache) warmUp(db *gorm.DB) {
 	defer close(c.warm)
 	began := time.Now()
+	if c.roster != nil {
+		ctx, cancel := context.WithTimeout(c.life, patienceOfWarming)
+		_ = c.await(ctx, c.roster.settled, "") // without Redis it goes on
+		cancel()
+	}
+	life := context.WithValue(c.life, patientKey{}, true)
 	for i, w := range c.cfg.Warm {
 		if c.life.Err() != nil {
 			return
 		}
 		start := time.Now()
-		if err := runWarm(w, db.Session(&gorm.Session{NewDB: true, Context: c.life})); err != nil {
+		if err := runWarm(w, db.Session(&gorm.Session{NewDB: true, Context: life})); err != nil {
 			c.cfg.Logger.Warn("cachehook: warming query failed and is skipped", "query", w.Name, "n", i+1, "of", len(c.cfg.Warm), "error", err)
 			continue
 		}

@@ -46,6 +46,9 @@ type standing struct {
 // find looks the query up. While a writer is between its mark and its stamp, and
 // while Redis cannot be asked, nothing is served and nothing may be filled.
 func (c *Cache) find(ctx context.Context, q *query) standing {
+	if c.roster != nil && !c.roster.admits(q.cells, c.now()) && !c.enroll(ctx, q.cells) {
+		return standing{}
+	}
 	for _, cell := range q.cells {
 		if cell.busy.Load() != 0 {
 			return standing{primary: true}

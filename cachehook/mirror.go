@@ -36,6 +36,10 @@ type mirrorShard struct {
 type cell struct {
 	tag    string
 	pinned bool // a table's: never evicted
+	listed bool // a table's: used only while the roster admits it; see roster.go
+
+	// admitted is the roster's admission under which the tag may be used.
+	admitted atomic.Uint64
 
 	// state is replaced, never changed: a pointer that was loaded before a
 	// question to Redis and is still there after the answer says that nothing
@@ -102,7 +106,7 @@ func (m *mirror) cell(tag string, pinned bool) *cell {
 	if c != nil { // loose until now: the new one starts afresh
 		m.evict(sh, c)
 	}
-	c = &cell{tag: tag, pinned: pinned}
+	c = &cell{tag: tag, pinned: pinned, listed: listedTag(tag)}
 	m.forget(c)
 	if !pinned {
 		sh.makeRoom(m)

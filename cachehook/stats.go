@@ -17,15 +17,16 @@ const (
 	reasonSize                   // the result is too large
 	reasonWriter                 // a write of a tag is under way
 	reasonRedis                  // Redis does not answer
+	reasonRoster                 // not all instances know yet that the table is cached
 	reasons
 )
 
-var reasonNames = [reasons]string{"table", "catalog", "argument", "tag", "size", "writer", "redis"}
+var reasonNames = [reasons]string{"table", "catalog", "argument", "tag", "size", "writer", "redis", "roster"}
 
 // counters only grow.
 type counters struct {
-	l1, l2, shared, misses, fills, invalidations, corrupt atomic.Uint64
-	bypasses                                              [reasons]atomic.Uint64
+	l1, l2, shared, misses, fills, invalidations, untold, corrupt atomic.Uint64
+	bypasses                                                      [reasons]atomic.Uint64
 }
 
 func (c *counters) bypass(why reason) { c.bypasses[why].Add(1) }
@@ -46,10 +47,11 @@ type Stats struct {
 	Fills          uint64 // results stored
 	Evictions      uint64 // results dropped from memory to make room
 	Invalidations  uint64 // tags that got a new stamp from this process
+	Untold         uint64 // writes that Redis need not be told of: no instance caches their tables
 	Corrupt        uint64 // payloads of Redis that could not be read
 	RedisErrors    uint64 // calls of Redis that failed or took too long
 	// Bypasses counts statements that went to the database without trying to
-	// fill, by reason: table, catalog, argument, tag, size, writer, redis.
+	// fill, by reason: table, catalog, argument, tag, size, writer, redis, roster.
 	Bypasses map[string]uint64
 
 	Entries     int64 // in memory
@@ -67,6 +69,7 @@ func (c *Cache) Stats() Stats {
 	s := Stats{
 		L1Hits: n.l1.Load(), L2Hits: n.l2.Load(), Shared: n.shared.Load(), Misses: n.misses.Load(), Fills: n.fills.Load(),
 		Evictions: c.memory.evictions.Load(), Invalidations: n.invalidations.Load(), Corrupt: n.corrupt.Load(),
+		Untold:      n.untold.Load(),
 		RedisErrors: c.guard.errors.Load(), Bypasses: make(map[string]uint64, reasons),
 		Entries: c.memory.entries.Load(), Bytes: c.memory.bytes.Load(), Quarantined: c.pending.len(), InDoubt: c.doubts.len(),
 		Waiting:     c.flights.waiting.Load(),
@@ -86,6 +89,7 @@ var (
 	metricFills         = &hook.Metric{Name: "cache_fills_total", Counter: true, Help: "Results stored."}
 	metricEvictions     = &hook.Metric{Name: "cache_evictions_total", Counter: true, Help: "Results dropped from memory to make room."}
 	metricInvalidations = &hook.Metric{Name: "cache_invalidations_total", Counter: true, Help: "Tags invalidated by this process."}
+	metricUntold        = &hook.Metric{Name: "cache_untold_writes_total", Counter: true, Help: "Writes that Redis was not told of, because no instance caches their tables."}
 	metricCorrupt       = &hook.Metric{Name: "cache_corrupt_total", Counter: true, Help: "Payloads of Redis that could not be read."}
 	metricRedisErrors   = &hook.Metric{Name: "cache_redis_errors_total", Counter: true, Help: "Calls of Redis that failed or took too long."}
 	metricEntries       = &hook.Metric{Name: "cache_entries", Help: "Results in memory."}
@@ -110,6 +114,7 @@ func (p part) Meter(emit func(m *hook.Metric, value float64, labels ...string)) 
 	emit(metricFills, float64(s.Fills))
 	emit(metricEvictions, float64(s.Evictions))
 	emit(metricInvalidations, float64(s.Invalidations))
+	emit(metricUntold, float64(s.Untold))
 	emit(metricCorrupt, float64(s.Corrupt))
 	emit(metricRedisErrors, float64(s.RedisErrors))
 	emit(metricEntries, float64(s.Entries))

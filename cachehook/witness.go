@@ -158,6 +158,9 @@ func runID(info string) string {
 
 // serverChanged gives the tags on which every entry depends new stamps.
 func (c *Cache) serverChanged() error {
+	if err := c.names.lose(context.Background()); err != nil {
+		return err
+	}
 	tags := []string{everyTag, schemaTag, serverTag}
 	c.catalog.forget()
 	c.mirror.flush()

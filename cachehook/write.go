@@ -18,6 +18,8 @@ type pending struct {
 	schema bool
 	marked bool // Redis was asked to mark, whether or not it answered
 
+	left *omission // what Redis is not told of, or nil
+
 	mu    sync.Mutex // guards timer against ended
 	timer *time.Timer
 	ended bool
@@ -66,9 +68,13 @@ func (c *Cache) release(cells []*cell, changed bool) {
 func (c *Cache) beforeCommit(ctx context.Context, t *hook.Txn) error {
 	tags, schema := c.tagsOf(t.Writes())
 	p := &pending{tags: tags, schema: schema}
+	if c.roster != nil && !t.Foreign && !(t.Autocommit && t.Pinned) {
+		p.tags, p.left = c.roster.omit(tags)
+		tags = p.tags
+	}
 	p.cells = c.hold(tags)
 	t.SetValue(pendingKey{c}, p)
-	if c.store == nil {
+	if c.store == nil || len(tags) == 0 {
 		return nil
 	}
 	p.writer = mint().String()
@@ -135,14 +141,32 @@ func (c *Cache) transactionEnded(t *hook.Txn, outcome hook.TxnOutcome) {
 	if p.schema {
 		c.catalog.forget()
 	}
+	if p.left != nil {
+		c.tellAfterAll(p)
+	}
 	if t.Foreign || t.Autocommit && t.Pinned {
 		c.doubtTags(p.tags, t.Over)
 	}
 	_ = c.bump(p.tags, p.writer, p.cells)
 }
 
+// tellAfterAll adds what was left out if somebody may have cached it since.
+func (c *Cache) tellAfterAll(p *pending) {
+	if c.roster.end(p.left) {
+		if len(p.tags) == 0 {
+			c.counts.untold.Add(1)
+		}
+		return
+	}
+	p.tags = append(p.tags, p.left.tags...)
+	p.cells = append(p.cells, c.hold(p.left.tags)...)
+}
+
 func (c *Cache) rolledBack(p *pending) {
 	p.stopRenewing()
+	if p.left != nil {
+		c.roster.end(p.left)
+	}
 	if p.marked {
 		// A mark that stays runs out, and costs its tags a new stamp.
 		_ = c.store.unmark(context.Background(), p.tags, p.writer)
@@ -153,6 +177,9 @@ func (c *Cache) rolledBack(p *pending) {
 // bump gives the tags new stamps. What Redis does not take is kept back in this
 // process, and said again until it does.
 func (c *Cache) bump(tags []string, writer string, cells []*cell) error {
+	if len(tags) == 0 {
+		return nil
+	}
 	c.counts.invalidations.Add(uint64(len(tags)))
 	if c.store != nil {
 		if err := c.store.bump(context.Background(), tags, writer); err != nil {

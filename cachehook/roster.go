@@ -1,0 +1,390 @@
+package cachehook
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// roster says of which tables results may be cached, by any instance. A write of
+// a table that is not in it need not tell Redis.
+//
+// An instance may cache a table only once it is in the roster and every instance
+// that may leave out telling has acknowledged it. Who wants to leave out telling
+// enlists, again and again, with the roster that it knows; it acknowledges a new
+// table only when none of its own writes that left it out is still under way. So
+// a fill never begins while a write is about to commit that will not be told.
+//
+// Everything counts for rosterLease from the sending of the question. An instance
+// that dies stays enlisted for as long as its marks would stand, and is waited for.
+// A roster that Redis has lost is made anew, and used when every lease of before
+// has run out; then what depends on its tables gets new stamps first.
+type roster struct {
+	ask    func(ctx context.Context, q rosterQuestion) (rosterAnswer, error)
+	leave  func(ctx context.Context) // takes the instance off the list
+	bump   func(ctx context.Context, tags []string) error
+	cellOf func(tag string) *cell
+	now    clock
+	lease  time.Duration
+
+	useUntil  atomic.Int64  // on the clock: what is admitted may be used
+	admission atomic.Uint64 // a cell is admitted while it carries this number
+
+	settled chan struct{} // closed when nobody can be left of an earlier roster
+	once    sync.Once
+	kicked  chan struct{} // has one slot
+
+	mu        sync.Mutex          // guards the rest
+	known     map[string]struct{} // in the roster, as far as this instance knows; only grows
+	wants     map[string]want     // what this instance caches
+	token     string              // of the roster that known holds all of
+	born      string
+	skipUntil int64 // on the clock: the instance is enlisted
+	breaks    int   // how often what was left out has become uncertain
+	leftOut   map[*omission]struct{}
+	changed   chan struct{} // closed at each answer
+	held      bool          // an omission keeps this instance from acknowledging
+}
+
+// want is a table that this instance caches.
+type want struct {
+	since int64 // on the clock
+	stale bool  // it needs new stamps first
+}
+
+const (
+	rosterLease = time.Second
+	rosterEvery = rosterLease / 5
+	rosterHurry = rosterEvery / 8 // while somebody is waited for
+	// rosterSettle is how old a roster must be: leases of an earlier one have
+	// run out, with a margin for Redis' clock.
+	rosterSettle = rosterLease + rosterLease/4
+)
+
+// rosterQuestion is what an instance says of itself.
+type rosterQuestion struct {
+	acknowledged string   // token of a roster that all its writes go by, or ""
+	tags         []string // that it caches
+}
+
+// rosterAnswer is the roster.
+type rosterAnswer struct {
+	born, token string
+	enlisted    bool     // this instance may leave out telling
+	pending     bool     // somebody has not acknowledged yet, or the roster is too young
+	settled     bool     // it is not too young
+	added       []string // of the question's tags those that were not in it
+	all         []string // its tags, unless the question's token was the present one
+}
+
+// omission is what one write does not tell Redis.
+type omission struct {
+	tags   []string
+	breaks int
+}
+
+func newRoster(now clock) *roster {
+	r := &roster{
+		now: now, lease: rosterLease, settled: make(chan struct{}), kicked: make(chan struct{}, 1), changed: make(chan struct{}),
+		known: make(map[string]struct{}), wants: make(map[string]want), leftOut: make(map[*omission]struct{}),
+	}
+	r.admission.Store(1)
+	return r
+}
+
+// admits reports whether results of all cells may be served and filled now.
+func (r *roster) admits(cells []*cell, now int64) bool {
+	if now >= r.useUntil.Load() {
+		return false
+	}
+	n := r.admission.Load()
+	for _, c := range cells {
+		if c.listed && c.admitted.Load() != n {
+			return false
+		}
+	}
+	return true
+}
+
+// enroll asks for what the cells need, and reports whether it is admitted. It waits
+// until patience has passed since somebody first asked.
+func (r *roster) enroll(ctx context.Context, cells []*cell, patience time.Duration) bool {
+	now := r.now()
+	left := patience
+	r.mu.Lock()
+	for _, c := range cells {
+		if !c.listed {
+			continue
+		}
+		w, wanted := r.wants[c.tag]
+		if !wanted {
+			w.since = now
+			r.wants[c.tag] = w
+			r.known[c.tag] = struct{}{}
+			r.kick()
+		}
+		left = min(left, time.Duration(w.since-now)+patience)
+	}
+	r.mu.Unlock()
+	if left <= 0 {
+		return false
+	}
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	for {
+		r.mu.Lock()
+		changed := r.changed
+		r.mu.Unlock()
+		if r.admits(cells, r.now()) {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func (r *roster) kick() {
+	select {
+	case r.kicked <- struct{}{}:
+	default:
+	}
+}
+
+// omit returns those of a write's tags that Redis has to be told of. o is not nil
+// when others are left out: it has to be ended when the write has.
+func (r *roster) omit(tags []string) (told []string, o *omission) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.now() >= r.skipUntil {
+		return tags, nil
+	}
+	var out []string
+	for _, tag := range tags {
+		if _, known := r.known[rosterName(tag)]; known || !listedTag(tag) {
+			told = append(told, tag)
+		} else {
+			out = append(out, tag)
+		}
+	}
+	if out == nil {
+		return tags, nil
+	}
+	o = &omission{tags: out, breaks: r.breaks}
+	r.leftOut[o] = struct{}{}
+	return told, o
+}
+
+// end ends a write that left something out, and reports whether nobody can have
+// cached any of it since.
+func (r *roster) end(o *omission) (sound bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.leftOut, o)
+	if r.held {
+		r.held = false
+		r.kick()
+	}
+	return o.breaks == r.breaks && r.now() < r.skipUntil
+}
+
+// underWay reports whether a write that leaves out a known tag has not ended.
+func (r *roster) underWayLocked() bool {
+	for o := range r.leftOut {
+		for _, tag := range o.tags {
+			if _, known := r.known[rosterName(tag)]; known {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// run keeps the roster until ctx ends.
+func (r *roster) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			r.mu.Lock()
+			idle := len(r.leftOut) == 0
+			r.skipUntil = 0
+			r.mu.Unlock()
+			if idle {
+				r.leave(context.WithoutCancel(ctx))
+			}
+			return
+		case <-timer.C:
+		case <-r.kicked:
+		}
+		pause := rosterEvery
+		if r.renew(ctx) {
+			pause = rosterHurry
+		}
+		timer.Reset(pause)
+	}
+}
+
+// renew asks once, and reports whether it shall be asked again soon.
+func (r *roster) renew(ctx context.Context) (soon bool) {
+	r.mu.Lock()
+	q := rosterQuestion{acknowledged: r.token}
+	if r.held = r.underWayLocked(); r.held {
+		q.acknowledged = ""
+	}
+	for tag := range r.wants {
+		q.tags = append(q.tags, tag)
+	}
+	r.mu.Unlock()
+	slices.Sort(q.tags)
+	sent := r.now()
+	a, err := r.ask(ctx, q)
+	if err != nil {
+		return false
+	}
+	fresh, again := r.take(q, a, sent)
+	if len(fresh) > 0 {
+		return r.admit(ctx, fresh, a.born) || again
+	}
+	return again
+}
+
+// take notes an answer. It returns the tags that everybody has acknowledged and
+// this instance does not use yet.
+func (r *roster) take(q rosterQuestion, a rosterAnswer, sent int64) (fresh []string, soon bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	defer func() {
+		close(r.changed)
+		r.changed = make(chan struct{})
+	}()
+	lost := r.born != a.born
+	if lost && r.born != "" {
+		r.breaks++
+		r.expelLocked()
+	}
+	r.born = a.born
+	for _, tag := range a.added {
+		if r.cellOf(tag).admitted.Load() == r.admission.Load() {
+			r.expelLocked() // the roster has lost what it had
+		}
+		r.staleLocked(tag, true)
+	}
+	for _, tag := range a.all {
+		r.known[tag] = struct{}{}
+	}
+	current := q.acknowledged == a.token
+	r.token = a.token // known holds all of it now
+	switch {
+	case !a.enlisted:
+		r.skipUntil = 0
+	case sent >= r.skipUntil:
+		r.breaks++
+		fallthrough
+	default:
+		r.skipUntil = sent + int64(r.lease)
+	}
+	r.useUntil.Store(sent + int64(r.lease))
+	if a.settled {
+		r.once.Do(func() { close(r.settled) })
+	}
+	n := r.admission.Load()
+	for _, tag := range q.tags {
+		if r.cellOf(tag).admitted.Load() != n {
+			fresh = append(fresh, tag)
+		}
+	}
+	ahead := !current && !r.held // the next question acknowledges
+	if a.pending || r.underWayLocked() {
+		return nil, ahead || len(fresh) > 0
+	}
+	return fresh, ahead
+}
+
+// expelLocked takes back what was admitted: it may have been written untold.
+func (r *roster) expelLocked() {
+	r.admission.Add(1)
+	for tag := range r.wants {
+		r.staleLocked(tag, true)
+	}
+}
+
+func (r *roster) staleLocked(tag string, stale bool) {
+	w := r.wants[tag]
+	w.stale = stale
+	r.wants[tag] = w
+}
+
+// admit lets the tags be used, with new stamps where their old ones may be from
+// before a write that nobody was told of. It reports whether it has to be tried
+// again.
+func (r *roster) admit(ctx context.Context, tags []string, born string) (again bool) {
+	var stale []string
+	r.mu.Lock()
+	n := r.admission.Load()
+	for _, tag := range tags {
+		if r.wants[tag].stale {
+			stale = append(stale, tag)
+		}
+	}
+	r.mu.Unlock()
+	if len(stale) > 0 && r.bump(ctx, stale) != nil {
+		return true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.born != born || r.admission.Load() != n {
+		return true
+	}
+	for _, tag := range stale {
+		r.staleLocked(tag, false)
+	}
+	for _, tag := range tags {
+		r.cellOf(tag).admitted.Store(n)
+	}
+	close(r.changed)
+	r.changed = make(chan struct{})
+	return false
+}
+
+// rosterName is the tag under which a table stands in the roster.
+func rosterName(tag string) string { return tag }
+
+// listedTag reports whether a tag is one that writes bump: that of a table.
+func listedTag(tag string) bool { return strings.HasPrefix(tag, tablePrefix) }
+
+// patientKey marks a context whose reads wait longer for the roster: warming is
+// for nothing when its results are not kept.
+type patientKey struct{}
+
+const patienceOfWarming = 5 * time.Second
+
+// enroll waits until the roster admits the cells: at most Config.Timeout from when
+// a table was first asked for.
+func (c *Cache) enroll(ctx context.Context, cells []*cell) bool {
+	patience := c.cfg.Timeout
+	if ctx.Value(patientKey{}) != nil {
+		patience = patienceOfWarming
+	}
+	if c.roster.enroll(ctx, cells, patience) {
+		return true
+	}
+	c.counts.bypass(reasonRoster)
+	return false
+}
+
+// bumpListed gives tags new stamps that were perhaps written untold.
+func (c *Cache) bumpListed(_ context.Context, tags []string) error {
+	cells := c.hold(tags)
+	err := c.store.bump(context.Background(), tags, "")
+	c.release(cells, true) // on an error nothing of them is admitted
+	return err
+}
