@@ -57,7 +57,7 @@ func (m *Metrics) Initialize(db *gorm.DB) error {
 
 // Observe implements hook.Observer.
 func (rec *recorder) Observe(_ context.Context, r *hook.Record) {
-	s := statement{outcome: outcomes[r.Outcome], duration: r.Duration, waited: r.Waited, retries: r.Retries}
+	s := statement{outcome: outcomes[r.Outcome], duration: r.Duration, waited: r.Waited, retries: int(r.Retries)}
 	if s.outcome == refused { // possibly before there was any text
 		rec.statement(&s)
 		return

@@ -61,10 +61,10 @@ func (r *Resolver) settleUnseen(rec *hook.Record) {
 	}
 	now := r.now()
 	if s := r.sessionOf(optionsOf(rec.Context), rec.Scope, false); s != nil {
-		s.settle(rec.Held, now)
+		s.settle(rec.Held(), now)
 	}
-	r.process.settle(rec.Held, now)
-	r.unscoped.settle(rec.Held, now)
+	r.process.settle(rec.Held(), now)
+	r.unscoped.settle(rec.Held(), now)
 }
 
 func endsTransaction(text *sqltext.Statement) bool {

@@ -27,6 +27,6 @@ func (r *Record) budget(ctx context.Context, node *Node) (_ context.Context, lim
 	if d <= 0 {
 		return ctx, false
 	}
-	ctx, r.cancel = context.WithTimeout(ctx, d) //nolint:govet // finish cancels it
+	ctx, r.setRare().cancel = context.WithTimeout(ctx, d) //nolint:govet // finish cancels it
 	return ctx, true
 }

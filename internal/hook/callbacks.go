@@ -110,7 +110,7 @@ type waitedAtGate struct {
 
 // addGateWait counts what a write waited at the gate as its own time.
 func (r *Record) addGateWait(stmt *gorm.Statement) {
-	v, ok := stmt.Settings.Load(gateWait)
+	v, ok := setting(stmt, gateWait)
 	if w, _ := v.(waitedAtGate); ok && w.stmt == stmt {
 		stmt.Settings.Delete(gateWait)
 		r.Waited += w.d
@@ -232,7 +232,7 @@ func (h *Hub) wrapDefaultTransaction(p processor) error {
 		end(db)
 		stmt := db.Statement
 		// Associations copy Settings: only the statement that stored it takes it.
-		if v, ok := stmt.Settings.Load(pinnedConn); ok && v.(pinned).stmt == stmt {
+		if v, ok := setting(stmt, pinnedConn); ok && v.(pinned).stmt == stmt {
 			stmt.Settings.Delete(pinnedConn)
 			stmt.ConnPool = v.(pinned).conn
 		}

@@ -25,7 +25,7 @@ func (h *Hub) classify(r *Record, pool gorm.ConnPool) {
 				r.Where = Foreign
 				return
 			}
-			r.Where, r.tx, r.Txn, r.Node = InTxn, p, p.txn, p.txn.Node
+			r.Where, r.Txn, r.Node = InTxn, p.txn, p.txn.Node
 			return
 		case *gorm.PreparedStmtDB:
 			r.prepared, pool = true, p.ConnPool
@@ -36,10 +36,10 @@ func (h *Hub) classify(r *Record, pool gorm.ConnPool) {
 		case stmtTx:
 			r.orig, pool = p.r.orig, p.r.orig
 		case *sql.Conn:
-			r.Where, r.Node, r.Held = Pinned, h.Primary(), p
+			r.Where, r.Node = Pinned, h.Primary()
 			return
 		case *Conn:
-			r.Where, r.Node, r.Held = Pinned, h.Primary(), p.Conn
+			r.Where, r.Node = Pinned, h.Primary()
 			return
 		default:
 			r.Where = Foreign
@@ -57,7 +57,7 @@ func (h *Hub) classifyWrapped(r *Record, pool gorm.ConnPool) {
 	switch p := belowWrapper(pool).(type) {
 	case *Tx:
 		if p != nil && p.hub == h {
-			r.Where, r.tx, r.Txn, r.Node = InTxn, p, p.txn, p.txn.Node
+			r.Where, r.Txn, r.Node = InTxn, p.txn, p.txn.Node
 			r.wrapped = true
 		}
 	case *Pool:
@@ -92,10 +92,31 @@ func belowWrapper(pool gorm.ConnPool) gorm.ConnPool {
 	return nil
 }
 
+// Held is the connection of a Pinned statement, nil for others.
+func (r *Record) Held() *sql.Conn {
+	if r.Where != Pinned {
+		return nil
+	}
+	for pool := r.orig; ; {
+		switch p := pool.(type) {
+		case *gorm.PreparedStmtDB:
+			pool = p.ConnPool
+		case *gorm.PreparedStmtTX:
+			pool = p.Tx
+		case *sql.Conn:
+			return p
+		case *Conn:
+			return p.Conn
+		default:
+			return nil
+		}
+	}
+}
+
 // target is the pool of a statement that is not routed.
 func (r *Record) target() gorm.ConnPool {
 	if r.Where == InTxn && !r.wrapped {
-		return r.tx.target(r.prepared)
+		return r.Txn.tx.target(r.prepared)
 	}
 	return r.orig
 }

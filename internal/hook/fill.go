@@ -42,7 +42,7 @@ func (r *Record) FillWith(f Filler) error {
 
 // OnScan lets f see the destination when GORM has scanned what Serve returned,
 // if that succeeds: before the model's AfterFind, and before its preloads.
-func (r *Record) OnScan(f func(stmt *gorm.Statement)) { r.onScan = f }
+func (r *Record) OnScan(f func(stmt *gorm.Statement)) { r.setRare().onScan = f }
 
 // scanned ends a Query callback as gorm.Scan would have.
 func (r *Record) scanned(db *gorm.DB) {
@@ -60,7 +60,7 @@ func (r *Record) scanned(db *gorm.DB) {
 		if stmt.Result != nil {
 			stmt.Result.RowsAffected = db.RowsAffected
 		}
-	case r.onScan != nil && (db.Error == nil || errors.Is(db.Error, gorm.ErrRecordNotFound)):
-		r.onScan(db.Statement)
+	case r.few().onScan != nil && (db.Error == nil || errors.Is(db.Error, gorm.ErrRecordNotFound)):
+		r.rare.onScan(db.Statement)
 	}
 }

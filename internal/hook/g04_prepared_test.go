@@ -162,7 +162,7 @@ func init() {
 			if records := e.records(); e.hooked() {
 				retries := 0
 				for _, r := range records {
-					retries += r.Retries
+					retries += int(r.Retries)
 				}
 				e.is("stale plans were met", retries > 0)
 			}

@@ -25,17 +25,17 @@ func (r *Record) sendOnce(ctx context.Context, pool gorm.ConnPool) (gorm.ConnPoo
 		return nil, err
 	}
 	r.release()
-	r.conn = conn
+	r.setRare().conn = conn
 	return conn, nil
 }
 
 // release gives back the connection of sendOnce. It waits for Rows on it.
 func (r *Record) release() {
-	if r.conn == nil {
+	conn := r.few().conn
+	if conn == nil {
 		return
 	}
-	conn := r.conn
-	r.conn = nil
+	r.rare.conn = nil
 	if r.rows != nil {
 		go conn.Close() // inside Rows.Close, which it waits for
 		return

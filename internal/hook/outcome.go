@@ -43,7 +43,7 @@ func NotSent(err error) bool { return notSent(err) }
 // open, when the connection broke while its rows were read: the server may send
 // them before it commits.
 func (r *Record) tellLostAnswer(db *gorm.DB) {
-	if r.Txn == nil || !r.Txn.Autocommit || r.Txn.Foreign || r.runErr != nil || db.Error == nil {
+	if r.Txn == nil || !r.Txn.Autocommit || r.Txn.Foreign || r.few().runErr != nil || db.Error == nil {
 		return
 	}
 	err := db.Error

@@ -27,7 +27,7 @@ func (p *Pool) direct(ctx context.Context) *Record {
 	r := p.hub.newRecord(p.hub.stages.Load(), Direct, p.hub.root, p)
 	r.Context = ctx
 	if outer, ok := ctx.Value(outerKey{}).(*Record); ok {
-		r.outer, r.Quiet = outer, true
+		r.setRare().outer, r.Quiet = outer, true
 	}
 	return r
 }

@@ -102,6 +102,9 @@ const (
 
 // Record is what is known of one statement, from its start until it has been
 // observed. It belongs to the statement's goroutine.
+//
+// Each statement has one, and its size is most of what this layer costs: what
+// few statements need is in its [rare], and small fields stand together.
 type Record struct {
 	Chain   Chain
 	Where   Where
@@ -115,11 +118,22 @@ type Record struct {
 	Quiet bool
 	// NeedPrimary is set by a server whose fill must not come from a replica.
 	NeedPrimary bool
+	// Mark is the router's own, for what it must know again in Done.
+	Mark uint8
+
+	prepared bool // the caller uses prepared statements
+	reached  bool // SQL has reached the statement pool
+	wrapped  bool // another plugin's pool stands around ours
+	sent     bool // the server may have seen it
+	charged  bool // the chargers have let it, or its fork, go to a database
+	forked   bool
+	fillable bool
+	done     atomic.Bool
+	// Retries counts the attempts after the first.
+	Retries int32
 	// MinLSN is set by a server whose fill needs a node that has replayed up to
 	// it. Zero: any.
 	MinLSN uint64
-	// Retries counts the attempts after the first.
-	Retries int
 
 	// DB is the statement's own *gorm.DB, never nil. It must not be kept.
 	DB *gorm.DB
@@ -138,8 +152,6 @@ type Record struct {
 	Scope *scope.Scope
 	// Txn is the transaction that the statement runs in or is.
 	Txn *Txn
-	// Held is the connection of a Pinned statement.
-	Held *sql.Conn
 	// Parent is the statement whose Preload this one is, or nil.
 	Parent *Record
 
@@ -152,8 +164,6 @@ type Record struct {
 	// Shown is the time by which a cached answer had been read from a database;
 	// zero: up to now.
 	Shown time.Time
-	// Mark is the router's own, for what it must know again in Done.
-	Mark uint8
 
 	// Start is the time at which the terminal callback began. Duration is the
 	// statement's own time: building, waiting, running and scanning it, without
@@ -168,29 +178,44 @@ type Record struct {
 	Rows int64
 	Err  error
 
-	hub      *Hub
-	stages   *stages
-	orig     gorm.ConnPool // Statement.ConnPool as it was
-	tx       *Tx
-	prepared bool      // the caller uses prepared statements
-	reached  bool      // SQL has reached the statement pool
-	wrapped  bool      // another plugin's pool stands around ours
-	sent     bool      // the server may have seen it
-	cancel   func()    // of the context of an attempt with a budget
-	charged  bool      // the chargers have let it, or its fork, go to a database
-	conn     *sql.Conn // of a write that must not be sent twice
-	outer    *Record   // the statement that this Direct one is sent for
-	runErr   error     // the driver's error, before GORM translates it
-	forked   bool
-	hint     Hint // of a fork
-	done     atomic.Bool
-	fillable bool
-	filler   Filler
-	onScan   func(*gorm.Statement)
-	attempt  time.Time
-	routed   *Node // attempt that Router.Done has not been told of
-	rows     *rowsContext
-	callers  []uintptr
+	hub     *Hub
+	stages  *stages
+	orig    gorm.ConnPool // Statement.ConnPool as it was
+	filler  Filler
+	attempt time.Duration // when it began, from Start
+	routed  *Node         // attempt that Router.Done has not been told of
+	rows    *rowsContext
+	rare    *rare // nil until something of it is set
+}
+
+// rare is what few statements have.
+type rare struct {
+	cancel  func()    // of the context of an attempt with a budget
+	conn    *sql.Conn // of a write that must not be sent twice
+	outer   *Record   // the statement that this Direct one is sent for
+	runErr  error     // the driver's error, before GORM translates it
+	hint    Hint      // of a fork
+	onScan  func(*gorm.Statement)
+	callers []uintptr
+}
+
+// nothingRare is read for the records that have none, and never written.
+var nothingRare rare
+
+// few is what the record has of the rare things, to be read.
+func (r *Record) few() *rare {
+	if r.rare == nil {
+		return &nothingRare
+	}
+	return r.rare
+}
+
+// setRare is few, to be written.
+func (r *Record) setRare() *rare {
+	if r.rare == nil {
+		r.rare = new(rare)
+	}
+	return r.rare
 }
 
 // newRecord starts the record of one statement on pool.
@@ -203,7 +228,7 @@ func (h *Hub) newRecord(st *stages, chain Chain, db *gorm.DB, pool gorm.ConnPool
 		r.Schema = db.Statement.Schema
 	}
 	h.classify(r, pool)
-	if v, ok := db.Statement.Settings.Load(preloadParent); ok {
+	if v, ok := setting(db.Statement, preloadParent); ok {
 		r.Parent, _ = v.(*Record)
 	}
 	return r
@@ -230,7 +255,7 @@ func (r *Record) findScope(ctx context.Context) {
 // Hint returns what dbresolver's clauses on the statement ask for.
 func (r *Record) Hint() Hint {
 	if r.forked {
-		return r.hint
+		return r.few().hint
 	}
 	return hintOf(r.DB.Statement)
 }
@@ -260,11 +285,11 @@ func (r *Record) finish(completed bool) {
 		r.rows.drop()
 	}
 	r.release()
-	if r.cancel != nil {
-		r.cancel()
+	if cancel := r.few().cancel; cancel != nil {
+		cancel()
 	}
 	err := r.databaseError()
-	r.endAttempt(err)
+	r.endAttempt(err, r.Duration)
 	if t := r.Txn; t != nil && t.Autocommit {
 		switch {
 		case !r.sent:
@@ -275,8 +300,8 @@ func (r *Record) finish(completed bool) {
 			t.end(Unknown) // a panic, or Rows whose own error we do not see
 		}
 	}
-	if r.outer != nil {
-		r.outer.Node = r.Node
+	if outer := r.few().outer; outer != nil {
+		outer.Node = r.Node
 	}
 	if r.Quiet || !r.reached && r.Outcome != Refused {
 		return
@@ -289,17 +314,18 @@ func (r *Record) finish(completed bool) {
 // databaseError is Err as the driver gave it: GORM may have translated it, or
 // made an error of an empty result.
 func (r *Record) databaseError() error {
-	if r.runErr != nil || r.Err == nil || errors.Is(r.Err, gorm.ErrRecordNotFound) {
-		return r.runErr
+	if run := r.few().runErr; run != nil || r.Err == nil || errors.Is(r.Err, gorm.ErrRecordNotFound) {
+		return run
 	}
 	return r.Err
 }
 
-// endAttempt tells the router that the attempt under way has ended.
-func (r *Record) endAttempt(err error) {
+// endAttempt tells the router that the attempt under way has ended, at now from
+// Start.
+func (r *Record) endAttempt(err error, now time.Duration) {
 	if node := r.routed; node != nil {
 		r.routed = nil
-		r.stages.router.Done(r, node, err, time.Since(r.attempt))
+		r.stages.router.Done(r, node, err, now-r.attempt)
 	}
 }
 
@@ -313,7 +339,10 @@ func (r *Record) Fork(ctx context.Context) *Record {
 		DB: r.hub.root, Context: ctx, SQL: r.SQL, Args: r.Args, Text: r.Text, Scope: r.Scope, Parent: r.Parent,
 		Start: time.Now(), Rows: -1,
 		hub: r.hub, stages: r.stages, orig: r.orig, prepared: r.prepared, reached: true,
-		forked: true, hint: r.Hint(),
+		forked: true,
+	}
+	if hint := r.Hint(); hint != (Hint{}) {
+		f.setRare().hint = hint
 	}
 	return f
 }

@@ -19,7 +19,7 @@ var errNotPrepared = errors.New("hook: the statement could not be prepared")
 
 // passGates asks the gates; a refusal is the record's outcome.
 func (r *Record) passGates(ctx context.Context) error {
-	if r.outer != nil {
+	if r.few().outer != nil {
 		return nil
 	}
 	for _, g := range r.stages.gates {
@@ -58,7 +58,7 @@ func (r *Record) Next(ctx context.Context) (*sql.Rows, error) {
 }
 
 func (r *Record) charge(ctx context.Context) error {
-	if r.Chain.writes() || r.Chain == Raw || r.outer != nil || r.charged {
+	if r.Chain.writes() || r.Chain == Raw || r.charged || r.few().outer != nil {
 		return nil
 	}
 	for _, c := range r.stages.chargers {
@@ -84,7 +84,7 @@ func (r *Record) beforeWrite(ctx context.Context) error {
 	if len(r.stages.txns) == 0 || r.comesBack() {
 		return nil
 	}
-	t := &Txn{Context: ctx, Node: r.Node, Autocommit: true, Foreign: r.Where == Foreign, Pinned: r.Where == Pinned, Held: r.Held, stages: r.stages}
+	t := &Txn{Context: ctx, Node: r.Node, Autocommit: true, Foreign: r.Where == Foreign, Pinned: r.Where == Pinned, Held: r.Held(), stages: r.stages}
 	t.Over = r.overOf()
 	t.note(ctx, r.Text, r.Scope)
 	if err := t.beforeCommit(ctx); err != nil {
@@ -163,8 +163,8 @@ func (r *Record) exec(ctx context.Context, text string, args []any) (sql.Result,
 		res, err := pool.ExecContext(ctx, text, r.Args...)
 		if err == nil && r.Text.Operation == sqltext.DDL {
 			r.hub.afterDDL()
-			if r.tx != nil {
-				r.tx.ddl.Add(1)
+			if r.Where == InTxn {
+				r.Txn.tx.ddl.Add(1)
 			}
 		}
 		return res, err
@@ -175,7 +175,9 @@ func (r *Record) exec(ctx context.Context, text string, args []any) (sql.Result,
 // a second one on another node or with a fresh plan.
 func attempts[T any](ctx context.Context, r *Record, run func(context.Context, gorm.ConnPool, string) (T, error)) (T, error) {
 	res, err := try(ctx, r, run)
-	r.runErr = err
+	if err != nil || r.rare != nil {
+		r.setRare().runErr = err
+	}
 	if r.Txn != nil && r.Txn.Autocommit && !r.Txn.Foreign && err != ctx.Err() { //nolint:errorlint // the caller's own cancel is told as it is
 		err = r.stages.outcomeError(autocommitOutcome(err), err)
 	}
@@ -187,7 +189,7 @@ func try[T any](ctx context.Context, r *Record, run func(context.Context, gorm.C
 	switch r.Where {
 	case Pooled:
 	case InTxn:
-		res, err = run(ctx, r.target(), r.tx.text(r.SQL))
+		res, err = run(ctx, r.target(), r.Txn.tx.text(r.SQL))
 		if r.prepared && stalePlan(err) {
 			r.Node.forget(r.SQL) // the transaction is lost, the next one is not
 		}
@@ -251,7 +253,7 @@ func (r *Record) route(ctx context.Context) (*Node, error) {
 func (r *Record) startAttempt(node *Node) {
 	r.Node = node
 	if r.stages.router != nil {
-		r.routed, r.attempt = node, time.Now()
+		r.routed, r.attempt = node, time.Since(r.Start)
 	}
 	if r.Txn != nil && r.Txn.Autocommit {
 		r.Txn.Node = node
@@ -259,7 +261,7 @@ func (r *Record) startAttempt(node *Node) {
 }
 
 func (r *Record) retryOn(node *Node, err error) {
-	r.endAttempt(err)
+	r.endAttempt(err, time.Since(r.Start))
 	r.Retries++
 	r.startAttempt(node)
 }

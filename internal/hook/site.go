@@ -28,12 +28,12 @@ func (r *Record) captureCallers() {
 // innermost first, captured at the first call: 350 ns and one allocation. Call
 // it from a stage, on the statement's goroutine.
 func (r *Record) Callers() []uintptr {
-	if r.callers == nil {
+	if r.few().callers == nil {
 		var pcs [maxCallers]uintptr
 		n := runtime.Callers(2, pcs[:])
-		r.callers = append(make([]uintptr, 0, n), pcs[:n]...)
+		r.setRare().callers = append(make([]uintptr, 0, n), pcs[:n]...)
 	}
-	return r.callers
+	return r.rare.callers
 }
 
 // Site returns the program counter of the innermost frame that belongs to

@@ -40,6 +40,7 @@ func beginTx(ctx context.Context, st *stages, node *Node, pool gorm.ConnPool, op
 		Tx: physical, hub: node.hub,
 		txn: &Txn{Context: ctx, Node: node, ReadOnly: opts != nil && opts.ReadOnly, stages: st},
 	}
+	t.txn.tx = t
 	if len(st.txns) > 0 {
 		t.txn.begin()
 		if ctx.Done() != nil {

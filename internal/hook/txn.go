@@ -38,6 +38,7 @@ type Txn struct {
 	Held *sql.Conn
 
 	stages *stages
+	tx     *Tx // nil: Autocommit
 
 	mu     sync.Mutex // guards the rest
 	state  txnState
