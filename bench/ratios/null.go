@@ -61,7 +61,7 @@ func (c nullConn) probed(query string) driver.Rows {
 	case strings.HasPrefix(query, "SELECT system_identifier"):
 		return &fixedRow{int64(1)}
 	}
-	return &fixedRow{int64(16 << 20), int64(8192), int64(1)}
+	return &fixedRow{int64(16 << 20), int64(8192), int64(1), int64(1)}
 }
 
 // fixedRow is a result of one row, which it forgets when it was read.
