@@ -62,22 +62,21 @@ func BenchmarkLeasedDecision(b *testing.B) {
 	if err := l.Allow(benchUser); err != nil {
 		b.Fatal(err)
 	}
-	s, sub := l.store.(*shared), subjectOf(benchUser)
-	sh := s.shard(sub)
-	s.lock(sh)
-	user, global := s.holdings(sh, sub)
-	for _, h := range []*holding{user, global} {
-		h.units, h.until = 1<<62, 1<<62
-	}
-	s.unlock(sh)
+	t, sub := l.terms.Load(), subjectOf(benchUser)
+	user, global := t.held.user(sub), &t.held.all[0]
 	b.ReportAllocs()
-	for b.Loop() {
+	for i := 0; b.Loop(); i++ {
+		if i%(1<<20) == 0 { // it does not run out
+			user.lease.fill(unitMask, 1<<58)
+			global.lease.fill(unitMask, 1<<58)
+		}
 		if d, _ := l.Decide(benchUser, 1); !d.Allowed {
 			b.Fatal("refused")
 		}
 	}
 	b.StopTimer()
-	user.units, global.units = 0, 0
+	user.lease.take()
+	global.lease.take()
 }
 
 // Leases as they come, their round trips included.
@@ -98,12 +97,8 @@ func BenchmarkRememberedRefusal(b *testing.B) {
 	l := benchLimiter(b, cfg)
 	for l.Allow(benchUser) == nil {
 	}
-	s, sub := l.store.(*shared), subjectOf(benchUser)
-	sh := s.shard(sub)
-	s.lock(sh)
-	user, _ := s.holdings(sh, sub)
-	user.refusedUntil, user.retryAt = 1<<62, 1<<62
-	s.unlock(sh)
+	user := l.terms.Load().held.user(subjectOf(benchUser))
+	user.refusal.Store(&refusal{cost: 1, until: 1 << 62, retry: 1 << 62})
 	b.ReportAllocs()
 	for b.Loop() {
 		if d, _ := l.Decide(benchUser, 1); d.Allowed {
@@ -117,7 +112,7 @@ func BenchmarkLink(b *testing.B) {
 	k := newLink(Config{Timeout: time.Second}.withDefaults(), nobodyThere{})
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := k.do(benchUser, func(context.Context) error { useStack(9); return nil }); err != nil {
+		if _, err := k.do(benchUser, runFunc(func(context.Context) error { useStack(9); return nil })); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -147,13 +142,13 @@ func BenchmarkRoundTrip(b *testing.B) {
 		}
 	})
 	for name, limits := range map[string][]any{
-		"bare EVALSHA admits":  {1, 1, 1 << 20, 100_000, 0, 0, 1 << 22, 300_000, 0, 0},
-		"bare EVALSHA refuses": {1, 1, 100, 60_000_000, 0, 0, 10_000, 60_000_000, 0, 0},
+		"bare EVALSHA admits":  {1, 1, 1 << 20, 100_000, 0, 0, 0, 1 << 22, 300_000, 0, 0, 0},
+		"bare EVALSHA refuses": {1, 1, 100, 60_000_000, 0, 0, 0, 10_000, 60_000_000, 0, 0, 0},
 	} {
 		b.Run(name, func(b *testing.B) {
 			_, cfg := benchShared(b, 1)
 			tag := "{" + cfg.Name + "}"
-			keys := []string{tag + "1", tag + "2", tag + "3", tag + "4"}
+			keys := []string{tag + "1", tag + "2", tag + "3", tag + "4", tag + "e"}
 			if err := cfg.Redis.ConfigResetStat(b.Context()).Err(); err != nil {
 				b.Fatal(err)
 			}

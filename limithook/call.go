@@ -6,86 +6,48 @@ import (
 	"fmt"
 )
 
-// call is one question to Redis, about one or both accounts.
+// call is one question to Redis, about all accounts that no lease paid for.
 type call struct {
-	s            *shared
-	sub          *subject
-	sh           *sharedShard // of the user's holding
-	cost         int
-	charge       bool
-	user, global asked
+	s      *shared
+	t      *terms
+	sub    *subject
+	cost   int
+	charge bool
+	share  int // that the accounts lie in
+	claims []claim
+	few    [2]claim
+
+	replies []reply // of the claims not paid, in their order
+	two     [2]reply
 
 	o outcome // the answer; the caller may read it once do returned nil
 }
 
-// asked is what a call asks of one account.
-type asked struct {
-	limit    *sharedLimit // nil: nothing is asked
-	holding  *holding     // where the answer goes; nil: no such account
-	extra    int          // to lease beyond the cost
-	reserved bool         // paid from a lease instead
-	stamp    int64        // of that lease
-	reply    reply
-}
-
-// prepare reserves the cost from the lease or else asks Redis for it. The
-// holding's mutex is held.
-func (a *asked) prepare(h *holding, limit *sharedLimit, now int64, cost, most int) {
-	switch {
-	case h == nil:
-	case h.has(now, cost):
-		h.units -= cost
-		a.holding, a.reserved, a.stamp = h, true, h.stamp
-	default:
-		a.holding, a.limit = h, limit
-		if limit.term > 0 {
-			a.extra = h.extra(now, cost, most)
+// ask puts a call together and waits for its answer for at most the timeout.
+func (s *shared) ask(ctx context.Context, t *terms, sub *subject, keys []string, now int64, cost int, charge bool, claims []claim) (o outcome, err error) {
+	c := &call{s: s, t: t, sub: sub, cost: cost, charge: charge, share: claims[0].from.share}
+	c.claims = append(c.few[:0], claims...)
+	c.replies = c.two[:0]
+	for i := range c.claims {
+		if cl := &c.claims[i]; !cl.paid {
+			c.replies = append(c.replies, reply{})
+			if charge {
+				cl.arm = now-cl.from.armed.Load() > int64(cl.limit.Window)
+				if cl.limit.term > 0 {
+					cl.extra = cl.from.extra(now, cost, s.most)
+				}
+			}
 		}
 	}
-}
-
-// release ends the asking for a lease, and gives back what was reserved for a
-// request that did not pass.
-func (a *asked) release(passed bool, cost int) {
-	if a.reserved && !passed {
-		a.holding.giveBack(a.stamp, cost)
-	}
-	if a.extra > 0 {
-		a.holding.asking = false
-	}
-}
-
-// settle takes the answer in and returns how the account stands by it.
-func (a *asked) settle(cost int, charge bool, sent, got int64) (s standing) {
-	if a.holding == nil {
-		return s
-	}
-	var wait int64
-	if a.limit != nil {
-		a.holding.settle(&a.reply, cost, sent, got, a.limit.term)
-		wait = a.reply.wait
-		if !charge && a.holding.has(got, cost) {
-			wait = 0 // a lease would pay
-		}
-	}
-	s = a.holding.standing(got)
-	s.wait = wait
-	return s
-}
-
-// do asks and waits for at most the timeout.
-func (c *call) do(ctx context.Context) (o outcome, err error) {
-	begun := c.s.clock()
-	started, err := c.s.link.do(ctx, c.run)
+	begun := s.clock()
+	started, err := s.link.do(ctx, c)
 	if err == nil {
 		o = c.o
-		o.waited = c.s.clock() - begun
+		o.waited = s.clock() - begun
 		return o, nil
 	}
 	if !started {
-		c.s.lock(c.sh)
-		c.release(false)
-		c.s.unlock(c.sh)
+		release(c.claims, false, cost)
 	}
 	switch {
 	case ctx.Err() != nil:
@@ -93,34 +55,73 @@ func (c *call) do(ctx context.Context) (o outcome, err error) {
 	case errors.Is(err, errClosed):
 		return outcome{ok: true}, nil
 	}
-	o = c.s.degrade(c.sub, c.cost, c.charge, err)
-	o.waited = c.s.clock() - begun
+	o = s.degrade(t, sub, keys, cost, charge, err)
+	o.waited = s.clock() - begun
 	return o, nil
 }
 
 // run asks and takes the answer in, leases with it. It may end after the caller
 // has gone and has been answered otherwise.
 func (c *call) run(ctx context.Context) error {
-	sent := c.s.clock()
+	sent, known := c.s.clock(), c.s.epochs[c.share].Load()
 	err := c.s.logs.ask(ctx, c)
 	got := c.s.clock()
-	c.s.lock(c.sh)
-	defer c.s.unlock(c.sh)
+	c.o.ok = err == nil
+	for i := range c.replies {
+		c.o.ok = c.o.ok && c.replies[i].wait == 0
+	}
 	// Refused by one limit is charged to none, to a lease neither.
-	c.release(err == nil && c.user.reply.wait == 0 && c.global.reply.wait == 0)
+	release(c.claims, c.o.ok, c.cost)
 	if err != nil {
 		return err
 	}
-	c.o.user = c.user.settle(c.cost, c.charge, sent, got)
-	c.o.global = c.global.settle(c.cost, c.charge, sent, got)
-	if c.global.holding != nil {
-		c.s.globalRefused.Store(c.global.holding.refusedCost != 0)
-	}
-	c.o.ok = c.o.user.wait == 0 && c.o.global.wait == 0
+	c.settle(sent, got, known)
 	return nil
 }
 
-func (c *call) release(passed bool) {
-	c.user.release(passed, c.cost)
-	c.global.release(passed, c.cost)
+func (c *call) settle(sent, got, known int64) {
+	asked := 0
+	for i := range c.claims {
+		cl := &c.claims[i]
+		if cl.paid {
+			at := cl.from.standing(got)
+			c.o.tell(cl.limit, &at, !c.charge)
+			continue
+		}
+		a := &c.replies[asked]
+		asked++
+		if a.epoch == 0 { // long ago, or never
+			a.epoch = known
+		}
+		c.s.learn(c.share, a.epoch)
+		wait := a.wait
+		if cl.arm && c.o.ok {
+			cl.from.armed.Store(sent)
+		}
+		cl.from.settle(a, c.cost, sent, got, cl.limit.term)
+		if !c.charge && cl.from.lease.covers(got, c.cost) {
+			wait = 0 // a lease would pay
+		}
+		at := cl.from.standing(got)
+		at.wait = wait
+		c.o.tell(cl.limit, &at, !c.charge)
+	}
+	if !c.charge {
+		c.o.ok = c.o.wait == 0
+	}
+	c.orphans(got)
+}
+
+// orphans gives back what was leased under terms that were changed meanwhile.
+func (c *call) orphans(now int64) {
+	if !c.t.retired.Load() {
+		return
+	}
+	for i := range c.claims {
+		if cl := &c.claims[i]; cl.extra > 0 {
+			if u, ok := cl.from.unspent(now); ok {
+				c.s.logs.giveBack(c.t.held.tags, []unspent{u})
+			}
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -21,6 +22,13 @@ type Config struct {
 	PerUser Limit
 	// Global is the limit of all requests together; zero: none.
 	Global Limit
+
+	// Rules are further limits: of each tenant, route, table, …; at most 8.
+	Rules []Rule
+	// Shadow decides and counts as usual but refuses nobody and tells clients
+	// nothing: for trying limits out. What would have been refused is told by
+	// [Stats], and is not charged.
+	Shadow bool
 
 	// Redis shares the limits between processes. Nil counts in memory, for a
 	// single process. The caller owns and closes it. Its clock is the one that
@@ -80,16 +88,24 @@ type Config struct {
 type Limit struct {
 	Max    int           // 1 to 2^31
 	Window time.Duration // 1 ms to 366 days; a part of a microsecond counts as a whole one
+	// Shards divides a very large global limit in Redis among as many keys, each
+	// with its share of Max and, on a Cluster, in a slot of its own, so that not
+	// one server has to count everything. A user is always counted on the same
+	// shard, next to its own limit. Never more than Max are admitted together; a
+	// user whose shard's share is used up is refused although others have room.
+	// For Global alone and without Rules; 0 or 1: not divided; at most 64, and
+	// each share at least 1.
+	Shards int
 }
 
 // PerSecond limits to n a second.
-func PerSecond(n int) Limit { return Limit{n, time.Second} }
+func PerSecond(n int) Limit { return Per(n, time.Second) }
 
 // PerMinute limits to n a minute.
-func PerMinute(n int) Limit { return Limit{n, time.Minute} }
+func PerMinute(n int) Limit { return Per(n, time.Minute) }
 
 // Per limits to n in each window of length d.
-func Per(n int, d time.Duration) Limit { return Limit{n, d} }
+func Per(n int, d time.Duration) Limit { return Limit{Max: n, Window: d} }
 
 // IsZero reports whether there is no limit.
 func (l Limit) IsZero() bool { return l == Limit{} }
@@ -106,6 +122,9 @@ func (l Limit) Validate(field string) error {
 	}
 	if !l.validWindow() {
 		errs = append(errs, fmt.Errorf("%s.Window is %v: must be from 1ms to 8784h", field, l.Window))
+	}
+	if l.Shards < 0 || l.Shards > maxShares || l.Shards > max(l.Max, 0) {
+		errs = append(errs, fmt.Errorf("%s.Shards is %d: must be from 0 to %d and at most Max", field, l.Shards, maxShares))
 	}
 	return errors.Join(errs...)
 }
@@ -180,7 +199,7 @@ func (c Counted) String() string {
 // sixteenth of what remains, and so is one near the limit and for limits
 // below 16.
 type Lease struct {
-	// Max is the most that one lease holds, 1 to 1024. 1 turns leases off.
+	// Max is the most that one lease holds, 1 to 65,536. 1 turns leases off.
 	// Default 16.
 	Max int
 	// For is how long a lease can be spent, at most half of the shortest
@@ -193,12 +212,34 @@ const (
 	defaultTimeout = 50 * time.Millisecond
 	defaultMaxKeys = 1 << 16
 	defaultLease   = 16
-	maxLease       = 1024
+	maxLease       = 1 << 16
 	maxMax         = 1 << 31
 	minWindow      = time.Millisecond
 	maxWindow      = 366 * 24 * time.Hour
+	maxShares      = 64
 	minLeaseFor    = 5 * time.Millisecond
 )
+
+// leaseTerm is how long a lease of the limit lasts, in nanoseconds; 0: there are
+// none.
+func leaseTerm(l Limit, lease Lease) int64 {
+	term := lease.For
+	if term == 0 {
+		term = min(l.Window/64, time.Second)
+	}
+	if lease.Max <= 1 || term < minLeaseFor {
+		return 0
+	}
+	return int64(term)
+}
+
+// part is one instance's part of a limit: at least 1.
+func part(l Limit, instances int) Limit {
+	if !l.IsZero() {
+		l.Max = max(1, l.Max/instances)
+	}
+	return l
+}
 
 // withDefaults returns a copy in which every default is spelled out.
 func (c Config) withDefaults() Config {
@@ -220,6 +261,7 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	c.Rules = slices.Clone(c.Rules)
 	return c
 }
 
@@ -230,8 +272,19 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("limithook: %s is %v: %s", field, value, rule))
 	}
 	errs = append(errs, c.PerUser.Validate("limithook: PerUser"), c.Global.Validate("limithook: Global"))
+	errs = append(errs, validateRules(c.Rules))
+	if c.PerUser.Shards != 0 {
+		bad("PerUser.Shards", c.PerUser.Shards, "must be 0: only Global has shards")
+	}
+	if c.Global.Shards > 1 && len(c.Rules) > 0 {
+		bad("Global.Shards", c.Global.Shards, "must be 0 or 1 where there are Rules, which one script decides on too")
+	}
+	limits := []Limit{c.PerUser, c.Global}
+	for _, r := range c.Rules {
+		limits = append(limits, r.Rate)
+	}
 	shortest := time.Duration(math.MaxInt64)
-	for _, l := range []Limit{c.PerUser, c.Global} {
+	for _, l := range limits {
 		if !l.IsZero() && l.validWindow() {
 			shortest = min(shortest, l.Window)
 		}
@@ -257,7 +310,7 @@ func (c Config) Validate() error {
 		bad("MaxKeys", c.MaxKeys, "must not be negative")
 	}
 	if c.Lease.Max < 0 || c.Lease.Max > maxLease {
-		bad("Lease.Max", c.Lease.Max, "must be from 1 to 1024, or 0 for the default of 16")
+		bad("Lease.Max", c.Lease.Max, "must be from 1 to 65536, or 0 for the default of 16")
 	}
 	if c.Lease.For < 0 || c.Lease.For > shortest/2 {
 		bad("Lease.For", c.Lease.For, "must be from 0, the default, to half of the shortest window")

@@ -6,8 +6,9 @@ import (
 )
 
 // Decision is the answer to one request. Its numbers are those of the limit
-// that refused or, if none did, of the user's limit where there is one and of
-// the global one otherwise. Limit 0 means that no limit applies.
+// that refused, the one with the longest wait, or if none did of the user's limit
+// where there is one, else of the first [Rule] that applies, else of the global
+// one. Limit 0 means that no limit applies.
 type Decision struct {
 	Allowed bool
 	Scope   Scope
@@ -25,46 +26,52 @@ type Decision struct {
 	ResetAfter time.Duration
 	// Degraded says that Redis did not answer and OnRedisFailure decided.
 	Degraded bool
+	// Shadowed says that the limits refused, and that [Config.Shadow] admitted all
+	// the same.
+	Shadowed bool
 	// Waited is how long the decision waited for Redis.
 	Waited time.Duration
 
 	cause error
+	quiet bool // nothing is told to clients
 }
 
-// limitsUser reports whether a limit of its own holds the subject.
-func (l *Limiter) limitsUser(s *subject) bool {
-	return s.key != "" && !l.cfg.PerUser.IsZero()
+// outcome is a store's answer, in nanoseconds.
+type outcome struct {
+	ok       bool
+	degraded bool   // OnRedisFailure decided
+	leased   bool   // admitted from a lease, and counted as such
+	limit    *limit // whose numbers follow; nil: no limit was asked
+	standing
+	cause  error // why, when refused under Closed
+	waited int64 // for Redis
 }
 
-func (l *Limiter) decision(s *subject, o *outcome) Decision {
-	user := l.limitsUser(s)
+// tell takes in how an account stands, those of a decision in their order. The
+// numbers are those of the first, or of the one that refuses for the longest. Of
+// a mere look they are those of the first, with the longest wait of all.
+func (o *outcome) tell(l *limit, s *standing, look bool) {
 	switch {
-	case !o.ok && o.user.wait == 0 && o.global.wait == 0:
-		return Decision{
-			Scope: ScopeUnavailable, RetryAfter: recheck, Degraded: o.degraded, Waited: time.Duration(o.waited), cause: o.cause,
-		}
-	case o.degraded && l.cfg.OnRedisFailure == Open: // no limit was asked
-		return Decision{Allowed: true, Degraded: true, Waited: time.Duration(o.waited)}
-	case user && (o.ok || o.user.wait >= o.global.wait):
-		return l.of(ScopeUser, o)
+	case o.limit == nil:
+		o.limit, o.standing = l, *s
+	case s.wait <= o.wait:
+	case look:
+		o.wait = s.wait
+	default:
+		o.limit, o.standing = l, *s
 	}
-	return l.of(ScopeGlobal, o)
 }
 
-// of tells the outcome by the numbers of one limit.
-func (l *Limiter) of(scope Scope, o *outcome) Decision {
-	limit, at := l.cfg.Global, &o.global
-	if scope == ScopeUser {
-		limit, at = l.cfg.PerUser, &o.user
+func (o *outcome) decision() Decision {
+	d := Decision{Allowed: o.ok, Degraded: o.degraded, Waited: time.Duration(o.waited)}
+	switch l := o.limit; {
+	case l != nil:
+		d.Scope, d.Limit, d.Window = l.scope, l.Max, l.Window
+		d.Remaining, d.RetryAfter, d.ResetAfter = o.remaining, time.Duration(o.wait), time.Duration(o.reset)
+	case !o.ok:
+		d.Scope, d.RetryAfter, d.cause = ScopeUnavailable, recheck, o.cause
 	}
-	if o.degraded {
-		limit = part(limit, l.cfg.Instances)
-	}
-	return Decision{
-		Allowed: o.ok, Scope: scope, Limit: limit.Max, Window: limit.Window, Remaining: at.remaining,
-		RetryAfter: time.Duration(at.wait), ResetAfter: time.Duration(at.reset),
-		Degraded: o.degraded, Waited: time.Duration(o.waited),
-	}
+	return d
 }
 
 // Refusal makes the error of a decision that refused what was done with ctx.

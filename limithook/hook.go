@@ -28,6 +28,7 @@ type Limits struct {
 
 	mu     sync.Mutex // guards the following
 	db     *gorm.DB   // whom it serves
+	hub    *hook.Hub
 	remove func()
 	closed bool
 
@@ -40,9 +41,7 @@ var _ gorm.Plugin = (*Limits)(nil)
 // of cfg are reported by Use.
 func New(cfg Config) *Limits {
 	p := &Limits{cfg: cfg}
-	off := &Limiter{cfg: cfg, store: newMemory(Limit{}, Limit{}, 1, monotonic)}
-	off.off.Store(true)
-	p.limiter.Store(off)
+	p.limiter.Store(idleLimiter(cfg))
 	return p
 }
 
@@ -63,18 +62,45 @@ func (p *Limits) Initialize(db *gorm.DB) error {
 	if err != nil {
 		return err
 	}
-	if !l.off.Load() { // with nothing to limit nothing is hooked in
-		hub, err := hook.Attach(db)
-		if err == nil {
-			p.remove, err = hub.Register(&adapter{l})
+	if !l.off.Load() {
+		if p.hub, err = hook.Attach(db); err != nil {
+			return errors.Join(err, l.Close())
 		}
-		if err != nil {
+		if err := p.register(l); err != nil {
 			return errors.Join(err, l.Close())
 		}
 	}
 	p.db = db
 	p.limiter.Store(l)
 	return nil
+}
+
+// register puts the limits into the way of statements, unless there is nothing
+// to limit. p.mu is held.
+func (p *Limits) register(l *Limiter) (err error) {
+	if p.remove == nil && p.hub != nil && l.terms.Load().any {
+		p.remove, err = p.hub.Register(&adapter{l})
+	}
+	return err
+}
+
+// SetLimits is [Limiter.SetLimits]; it is for use after Use.
+func (p *Limits) SetLimits(perUser, global Limit) error {
+	return p.changed(p.Limiter().SetLimits(perUser, global))
+}
+
+// SetRule is [Limiter.SetRule]; it is for use after Use.
+func (p *Limits) SetRule(name string, rate Limit) error {
+	return p.changed(p.Limiter().SetRule(name, rate))
+}
+
+func (p *Limits) changed(err error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil || p.closed {
+		return err
+	}
+	return p.register(p.Limiter())
 }
 
 // Limiter returns what decides, for anything else that is to be held to the
@@ -147,18 +173,26 @@ func (a *adapter) charge(ctx context.Context, r *hook.Record) error {
 	if refreshes(r) && !s.bypass {
 		s = everybody // it serves no single user
 	}
-	d, err := a.decide(ctx, s, cost)
+	d, err := a.decideFor(ctx, s, r, cost)
 	r.Waited += d.Waited
 	if err != nil {
 		return err
 	}
-	if r.Scope != nil && d.Limit > 0 && !refreshes(r) {
+	if r.Scope != nil && d.Limit > 0 && !refreshes(r) && !d.quiet {
 		lastSlot.Get(r.Scope).set(d)
 	}
 	if d.Allowed {
 		return nil
 	}
 	return a.refusal(s, d)
+}
+
+func (a *adapter) decideFor(ctx context.Context, s *subject, r *hook.Record, cost int) (Decision, error) {
+	if !a.terms.Load().ruled {
+		return a.decide(ctx, s, cost)
+	}
+	st := statement(r)
+	return a.decideOn(ctx, s, &st, cost)
 }
 
 // neverRefused reports whether text only ends or marks what has begun: a caller

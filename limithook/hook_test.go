@@ -135,6 +135,9 @@ func TestStatements(t *testing.T) {
 		"statements answered elsewhere":            answeredElsewhere,
 		"decision, wait and numbers can be read":   whatCanBeRead,
 		"used once, closed, disabled, invalid":     lifeOfThePlugin,
+		"L05 limits that are changed live":         changedUnderStatements,
+		"a rule for each table":                    rulesByTable,
+		"shadow mode refuses nothing":              inShadow,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}

@@ -44,6 +44,9 @@ func SetHeaders(h http.Header, d Decision) {
 }
 
 func setHeaders(h http.Header, d Decision, now time.Time) {
+	if d.quiet {
+		return
+	}
 	if d.Scope == ScopeUser && d.Limit > 0 {
 		h.Set(HeaderLimit, strconv.Itoa(d.Limit))
 		h.Set(HeaderRemaining, strconv.Itoa(d.Remaining))

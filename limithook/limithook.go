@@ -13,6 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 )
 
@@ -22,32 +23,17 @@ const maxCost = 10_000
 
 // Limiter decides whether a request may pass. It is safe for concurrent use.
 type Limiter struct {
-	cfg       Config
-	store     store
+	cfg       Config // as it was started with; the limits in force are in terms
+	terms     atomic.Pointer[terms]
+	memory    *memory  // counts in this process; nil with Redis
+	shared    *shared  // counts in Redis; nil without
 	anonymous *subject // who stands for nobody; nil: nobody does
 	off       atomic.Bool
 
-	admitted, refusedUser, refusedGlobal, refusedDown, bypassed atomic.Uint64
-}
+	changing sync.Mutex // held while the limits are changed
 
-// store keeps the count. decide charges both accounts or neither; peek charges
-// nothing.
-type store interface {
-	decide(ctx context.Context, s *subject, cost int) (outcome, error)
-	peek(ctx context.Context, s *subject) (outcome, error)
-	reset(ctx context.Context, s *subject) error
-	stats(*Stats)
-	close()
-}
-
-// outcome is a store's answer, in nanoseconds.
-type outcome struct {
-	ok           bool
-	degraded     bool // OnRedisFailure decided
-	leased       bool // admitted from a lease, and counted as such
-	user, global standing
-	cause        error // why, when refused under Closed
-	waited       int64 // for Redis
+	admitted, bypassed, refusedDown, shadowedDown atomic.Uint64
+	refused, shadowed                             [maxRules + 2]atomic.Uint64 // by place of the limit
 }
 
 // NewLimiter starts a limiter, or reports every fault of cfg. It does not
@@ -60,21 +46,30 @@ func newLimiter(cfg Config, clock func() int64) (*Limiter, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	l := &Limiter{cfg: cfg.withDefaults()}
-	cfg = l.cfg
-	if cfg.Disabled || cfg.PerUser.IsZero() && cfg.Global.IsZero() {
-		l.off.Store(true)
+	cfg = cfg.withDefaults()
+	if cfg.Disabled {
+		return idleLimiter(cfg), nil
 	}
+	l := &Limiter{cfg: cfg}
 	if cfg.Anonymous != "" {
 		a := newSubject("a:", cfg.Anonymous)
 		l.anonymous = &a
 	}
-	if cfg.Redis == nil || l.off.Load() {
-		l.store = newMemory(cfg.PerUser, cfg.Global, cfg.MaxKeys, clock)
+	if cfg.Redis == nil {
+		l.memory = newMemory(cfg, clock)
 	} else {
-		l.store = newShared(cfg, clock)
+		l.shared = newShared(cfg, clock)
 	}
+	l.terms.Store(newTerms(cfg))
 	return l, nil
+}
+
+// idleLimiter admits everything.
+func idleLimiter(cfg Config) *Limiter {
+	l := &Limiter{cfg: cfg}
+	l.terms.Store(&terms{limits: make([]limit, 2)})
+	l.off.Store(true)
+	return l
 }
 
 // Allow charges 1 to the user of ctx and to the global limit. It returns nil
@@ -100,40 +95,76 @@ func (l *Limiter) Decide(ctx context.Context, n int) (Decision, error) {
 }
 
 func (l *Limiter) decide(ctx context.Context, s *subject, n int) (Decision, error) {
+	return l.decideOn(ctx, s, nil, n)
+}
+
+// decideOn is decide for a statement, nil if it is none.
+func (l *Limiter) decideOn(ctx context.Context, s *subject, st *Statement, n int) (Decision, error) {
 	if s.bypass {
 		l.bypassed.Add(1)
 		return Decision{Allowed: true}, nil
 	}
-	if l.off.Load() || s.key == "" && l.cfg.Global.IsZero() {
+	t := l.terms.Load()
+	if !t.any || l.off.Load() {
 		l.admitted.Add(1)
 		return Decision{Allowed: true}, nil
 	}
+	if t.ruled && !s.alone {
+		var keys [maxRules]string
+		return l.decideBy(ctx, t, s, t.keysOf(ctx, st, keys[:0]), n)
+	}
+	return l.decideBy(ctx, t, s, nil, n)
+}
+
+func (l *Limiter) decideBy(ctx context.Context, t *terms, s *subject, keys []string, n int) (Decision, error) {
 	if n != 1 {
-		if err := l.checkCost(s, n); err != nil {
+		if err := t.checkCost(s, keys, n); err != nil {
 			return Decision{}, err
 		}
 	}
-	o, err := l.store.decide(ctx, s, n)
-	if err != nil {
-		return Decision{}, err
+	var o outcome
+	if l.shared != nil {
+		var err error
+		if o, err = l.shared.decide(ctx, t, s, keys, n); err != nil {
+			return Decision{}, err
+		}
+	} else {
+		o = l.memory.run(t, s, keys, n, true)
 	}
-	d := l.decision(s, &o)
-	if !o.leased {
-		l.count(&d)
+	d := o.decision()
+	if l.cfg.Shadow {
+		l.shadow(&d, &o)
+	} else if !o.leased {
+		l.count(&o)
 	}
 	return d, nil
 }
 
-func (l *Limiter) count(d *Decision) {
+func (l *Limiter) count(o *outcome) {
 	switch {
-	case d.Allowed:
+	case o.ok:
 		l.admitted.Add(1)
-	case d.Scope == ScopeUser:
-		l.refusedUser.Add(1)
-	case d.Scope == ScopeGlobal:
-		l.refusedGlobal.Add(1)
+	case o.limit != nil:
+		l.refused[o.limit.place].Add(1)
 	default:
 		l.refusedDown.Add(1)
+	}
+}
+
+// shadow admits what was refused.
+func (l *Limiter) shadow(d *Decision, o *outcome) {
+	d.quiet = true
+	if !o.leased {
+		l.admitted.Add(1)
+	}
+	if d.Allowed {
+		return
+	}
+	d.Allowed, d.Shadowed = true, true
+	if o.limit != nil {
+		l.shadowed[o.limit.place].Add(1)
+	} else {
+		l.shadowedDown.Add(1)
 	}
 }
 
@@ -146,54 +177,49 @@ func (l *Limiter) subject(ctx context.Context) *subject {
 	return s
 }
 
-func (l *Limiter) checkCost(s *subject, n int) error {
-	switch {
-	case n < 1 || n > maxCost:
-		return fmt.Errorf("%w: %d: must be from 1 to %d", ErrCost, n, maxCost)
-	case s.key != "" && !l.cfg.PerUser.IsZero() && n > l.cfg.PerUser.Max:
-		return fmt.Errorf("%w: %d is above the user limit of %v", ErrCost, n, l.cfg.PerUser)
-	case !l.cfg.Global.IsZero() && n > l.cfg.Global.Max:
-		return fmt.Errorf("%w: %d is above the global limit of %v", ErrCost, n, l.cfg.Global)
-	}
-	return nil
-}
-
 // Info returns how the user with that identity stands, without charging
 // anybody. Scope, Limit, Remaining and ResetAfter are those of the user's limit;
-// Allowed and RetryAfter say whether, and when, a request of cost 1 passes all
-// limits. With Redis it is one round trip. For an empty user it speaks of
-// [Config.Anonymous] if there is one, and of the global limit otherwise.
+// Allowed and RetryAfter say whether, and when, a request of cost 1 with ctx
+// passes all limits, but for rules that only a statement meets. With Redis it is
+// one round trip, for a sharded global limit alone one a shard. For an empty user
+// it speaks of [Config.Anonymous] if there is one, and of the global limit
+// otherwise.
 func (l *Limiter) Info(ctx context.Context, user string) (Decision, error) {
-	if l.off.Load() {
+	t := l.terms.Load()
+	if !t.any || l.off.Load() {
 		return Decision{Allowed: true}, nil
 	}
 	s := l.named(user)
-	if s.key == "" && l.cfg.Global.IsZero() {
-		return Decision{Allowed: true}, nil
+	var keys []string
+	if t.ruled {
+		keys = t.keysOf(ctx, nil, nil)
 	}
-	o, err := l.store.peek(ctx, s)
-	if err != nil {
-		return Decision{}, err
+	var o outcome
+	if l.shared != nil {
+		var err error
+		if o, err = l.shared.peek(ctx, t, s, keys); err != nil {
+			return Decision{}, err
+		}
+	} else {
+		o = l.memory.run(t, s, keys, 1, false)
 	}
-	d := l.decision(s, &o)
-	if d.Scope == ScopeGlobal && l.limitsUser(s) { // which would refuse, but was not asked for
-		retry := d.RetryAfter
-		d = l.of(ScopeUser, &o)
-		d.RetryAfter = retry
-	}
-	return d, nil
+	return o.decision(), nil
 }
 
 // Reset forgets what the user with that identity was charged; the global
-// charge stays. Other processes may go on refusing the user for up to a
-// second, and what they have leased stays charged. For an empty user it is
-// [Config.Anonymous] that is forgotten.
+// charge stays. Other processes that remember a refusal of that user may repeat
+// it until Redis next answers them anything, for a second at most; what they
+// have leased stays charged. For an empty user it is [Config.Anonymous] that is
+// forgotten.
 func (l *Limiter) Reset(ctx context.Context, user string) error {
+	t := l.terms.Load()
 	s := l.named(user)
-	if s.key == "" || l.cfg.PerUser.IsZero() {
+	if s.key == "" || !t.user().on() || l.off.Load() {
 		return errors.New("limithook: reset: there is no user limit to reset")
 	}
-	if err := l.store.reset(ctx, s); err != nil {
+	if l.shared == nil {
+		l.memory.reset(s)
+	} else if err := l.shared.reset(ctx, t, s); err != nil {
 		return fmt.Errorf("limithook: reset: %w", err)
 	}
 	return nil
@@ -215,8 +241,10 @@ func (l *Limiter) named(user string) *subject {
 // client stays open. Afterwards everything is admitted. It may be called more
 // than once.
 func (l *Limiter) Close() error {
-	if !l.off.Swap(true) {
-		l.store.close()
+	if !l.off.Swap(true) && l.shared != nil {
+		l.changing.Lock()
+		defer l.changing.Unlock()
+		l.shared.close(l.terms.Load())
 	}
 	return nil
 }

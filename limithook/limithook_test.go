@@ -283,31 +283,36 @@ func TestInfoChargesNobodyAndResetForgets(t *testing.T) {
 func TestConfigFaultsNameFieldValueAndRule(t *testing.T) {
 	t.Parallel()
 	err := Config{
-		PerUser: Limit{0, time.Minute}, Global: Limit{-1, time.Microsecond}, Name: "a{b}", OnRedisFailure: 7, Count: 9,
-		Timeout: -1, Instances: -2, MaxKeys: -3, Lease: Lease{Max: 2000, For: -4},
+		PerUser: Limit{Max: 0, Window: time.Minute}, Global: Limit{Max: -1, Window: time.Microsecond}, Name: "a{b}", OnRedisFailure: 7, Count: 9,
+		Timeout: -1, Instances: -2, MaxKeys: -3, Lease: Lease{Max: 100_000, For: -4},
+		Rules: []Rule{{}, {Name: "user", Key: ByRoute, KeyOf: ByTable, Rate: Limit{Max: 70, Window: time.Second, Shards: 65}}, {Name: "a:b", Key: ByRoute}, {Name: "a:b", Key: ByRoute}},
 	}.Validate()
 	if err == nil {
 		t.Fatal("accepted")
 	}
 	for _, want := range []string{
 		"PerUser.Max is 0: must be", "Global.Max is -1: must be", "Global.Window is 1µs: must be", `Name is "a{b}": must be`, "OnRedisFailure is Mode(7): must be",
-		"Count is Counted(9): must be", "Timeout is -1ns: must not", "Instances is -2: must", "MaxKeys is -3: must", "Lease.Max is 2000: must", "Lease.For is -4ns: must",
+		"Count is Counted(9): must be", "Timeout is -1ns: must not", "Instances is -2: must", "MaxKeys is -3: must", "Lease.Max is 100000: must", "Lease.For is -4ns: must",
+		`Rules[0].Name is "": must be`, "Rules[0].Key and KeyOf: one", `Rules[1].Name is "user": must be its own`, "Rules[1].Key and KeyOf: one",
+		"Rules[1].Rate.Shards is 65: must be 0", "Rules[1].Rate.Shards is 65: must be from", `Rules[2].Name is "a:b": must be of`, `Rules[3].Name is "a:b": must be its own`,
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in:\n%v", want, err)
 		}
 	}
 	for _, c := range []Config{
-		{PerUser: Limit{Max: 5}}, {PerUser: Limit{1<<31 + 1, time.Second}}, {Global: Limit{1, 367 * 24 * time.Hour}},
+		{PerUser: Limit{Max: 5}}, {PerUser: Limit{Max: 1<<31 + 1, Window: time.Second}}, {Global: Limit{Max: 1, Window: 367 * 24 * time.Hour}},
 		{PerUser: PerSecond(1), Lease: Lease{For: 501 * time.Millisecond}}, {Name: strings.Repeat("n", 65)}, {Name: "a b"},
+		{PerUser: Limit{Max: 10, Window: time.Second, Shards: 2}}, {Global: Limit{Max: 3, Window: time.Second, Shards: 4}},
+		{Global: Limit{Max: 10, Window: time.Second, Shards: 2}, Rules: []Rule{{Name: "r", Key: ByRoute}}}, {Rules: make([]Rule, 9)},
 	} {
 		if _, err := NewLimiter(c); err == nil {
 			t.Errorf("%+v is accepted", c)
 		}
 	}
 	for _, c := range []Config{
-		{}, {PerUser: Limit{1 << 31, time.Millisecond}}, {Global: PerSecond(1)}, {Name: "shop-1", MaxKeys: 1, Lease: Lease{Max: 1}},
-		{Identity: func(*http.Request) string { return "" }},
+		{}, {PerUser: Limit{Max: 1 << 31, Window: time.Millisecond}}, {Global: PerSecond(1)}, {Name: "shop-1", MaxKeys: 1, Lease: Lease{Max: 1}},
+		{Identity: func(*http.Request) string { return "" }}, {Rules: []Rule{{Name: "r", Key: ByRoute}}}, {Global: Limit{Max: 64, Window: time.Second, Shards: 64}},
 	} {
 		if err := c.Validate(); err != nil {
 			t.Errorf("%+v: %v", c, err)
@@ -319,7 +324,7 @@ func TestFaultsOfALimitNameTheFieldThatHoldsIt(t *testing.T) {
 	t.Parallel()
 	const limit, window = "shop: Requests.Max is 0: must be from 1 to 2147483648, or the whole limit zero for none", "shop: Requests.Window is 1ns: must be from 1ms to 8784h"
 	for l, want := range map[Limit]string{
-		{}: "", PerMinute(1): "", {1 << 31, time.Millisecond}: "", {0, time.Second}: limit, {1, 1}: window, {0, 1}: limit + "\n" + window,
+		{}: "", PerMinute(1): "", Per(1<<31, time.Millisecond): "", Per(0, time.Second): limit, Per(1, 1): window, Per(0, 1): limit + "\n" + window,
 	} {
 		got := ""
 		if err := l.Validate("shop: Requests"); err != nil {

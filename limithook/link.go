@@ -32,15 +32,18 @@ var (
 // link bounds what a hanging Redis can cost. A deadline of a context does not
 // bound a call of go-redis unless ContextTimeoutEnabled is set, nor do the
 // client's read, dial and pool timeouts and its retries stay below a sum that
-// the limiter could choose. So each call runs on another goroutine that the
-// caller may leave behind; at most maxCalls of them, and after tripAfter
-// failures none but a probe, until a probe is answered. Some of the goroutines
-// stay for further calls: a new one has to grow its stack in each.
+// the limiter could choose. Where the deadline does bound it, a call is made on
+// the caller's goroutine. Otherwise, and where the timeout is so long that the end
+// of the caller's context should be noticed before, it runs on another goroutine
+// that the caller may leave behind. There are at most maxCalls at a time, and after
+// tripAfter failures none but a probe, until a probe is answered. Some of the
+// goroutines stay for further calls: a new one has to grow its stack in each.
 type link struct {
 	timeout time.Duration
 	logger  *slog.Logger
 	mode    Mode // what applies while Redis is down, for the log
 	server  server
+	direct  bool // calls end at the deadline of their context
 	slots   chan struct{}
 
 	failures atomic.Int32 // in a row
@@ -77,9 +80,18 @@ func newLink(cfg Config, s server) *link {
 	}
 }
 
+// runner is what a link calls.
+type runner interface {
+	run(ctx context.Context) error
+}
+
+type runFunc func(context.Context) error
+
+func (f runFunc) run(ctx context.Context) error { return f(ctx) }
+
 // task is a call of f, with what its caller and its goroutine share.
 type task struct {
-	f       func(context.Context) error
+	f       runner
 	ctx     context.Context
 	cancel  context.CancelFunc
 	counted atomic.Bool // a call fails or succeeds once
@@ -88,14 +100,17 @@ type task struct {
 
 // do calls f and waits until it returns, ctx ends or the timeout has passed.
 // started says that f was, or still is being, called.
-func (k *link) do(ctx context.Context, f func(context.Context) error) (started bool, err error) {
+func (k *link) do(ctx context.Context, f runner) (started bool, err error) {
 	if k.down.Load() {
 		return false, k.why()
 	}
 	return k.attempt(ctx, f)
 }
 
-func (k *link) attempt(ctx context.Context, f func(context.Context) error) (started bool, err error) {
+func (k *link) attempt(ctx context.Context, f runner) (started bool, err error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
 	// The caller's end does not stop the call: it may have charged.
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.timeout)
 	select {
@@ -107,6 +122,10 @@ func (k *link) attempt(ctx context.Context, f func(context.Context) error) (star
 	case <-ctx.Done():
 		cancel()
 		return false, ctx.Err()
+	}
+	if k.direct {
+		defer cancel()
+		return k.now(bounded, f)
 	}
 	t := &task{f: f, ctx: bounded, cancel: cancel, answer: make(chan error, 1)}
 	select {
@@ -138,6 +157,27 @@ func (k *link) attempt(ctx context.Context, f func(context.Context) error) (star
 	}
 }
 
+// now runs f on this goroutine.
+func (k *link) now(ctx context.Context, f runner) (started bool, err error) {
+	defer func() { <-k.slots }()
+	if !k.enter() {
+		return false, errClosed
+	}
+	defer k.running.Done()
+	k.calls.Add(1)
+	err = f.run(ctx)
+	switch {
+	case ctx.Err() != nil && err != nil:
+		err = errSlow // however the client tells it
+		fallthrough
+	case err != nil:
+		k.failed(err)
+	default:
+		k.failures.Store(0)
+	}
+	return true, err
+}
+
 // serve runs t and then what comes, unless enough goroutines wait already.
 func (k *link) serve(t *task) {
 	defer k.running.Done()
@@ -159,7 +199,7 @@ func (k *link) serve(t *task) {
 func (k *link) run(t *task) {
 	defer func() { <-k.slots }()
 	defer t.cancel() // after the answer was sent
-	err := t.f(t.ctx)
+	err := t.f.run(t.ctx)
 	switch {
 	case t.counted.Swap(true):
 	case err != nil:
@@ -197,7 +237,7 @@ func (k *link) awaitAnswer() {
 			return
 		case <-time.After(pause):
 		}
-		if _, err := k.attempt(context.Background(), k.server.probe); err != nil {
+		if _, err := k.attempt(context.Background(), runFunc(k.server.probe)); err != nil {
 			k.look()
 		} else {
 			k.failures.Store(0)

@@ -96,7 +96,7 @@ func TestGoroutinesOfALinkAreKeptForFurtherCalls(t *testing.T) {
 	release := make(chan struct{})
 	for range calls {
 		over.Go(func() {
-			if started, err := k.do(t.Context(), func(context.Context) error { begun.Done(); <-release; return nil }); !started || err != nil {
+			if started, err := k.do(t.Context(), runFunc(func(context.Context) error { begun.Done(); <-release; return nil })); !started || err != nil {
 				t.Errorf("started %v, %v", started, err)
 			}
 		})
@@ -106,12 +106,12 @@ func TestGoroutinesOfALinkAreKeptForFurtherCalls(t *testing.T) {
 	over.Wait()
 	eventually(t, "the others have gone", func() bool { return k.idle.Load() == maxIdle })
 	for range 2 * calls {
-		if _, err := k.do(t.Context(), func(context.Context) error { return nil }); err != nil {
+		if _, err := k.do(t.Context(), runFunc(func(context.Context) error { return nil })); err != nil {
 			t.Error(err)
 		}
 	}
 	k.stop()
-	if started, err := k.do(t.Context(), func(context.Context) error { t.Error("called after the end"); return nil }); started || err == nil {
+	if started, err := k.do(t.Context(), runFunc(func(context.Context) error { t.Error("called after the end"); return nil })); started || err == nil {
 		t.Errorf("after the end: started %v, %v", started, err)
 	}
 }

@@ -104,78 +104,69 @@ func (l *log) copyOf() log {
 	return c
 }
 
-// account is one log with its limit.
+// account is one log with its limit, and how it stands before or after a
+// decision.
 type account struct {
 	log  *log
 	rate rate
+	standing
+	expired int // instants that have left the window
 }
 
-func (a account) on() bool { return a.log != nil }
-
-// standing describes an account before or after a decision.
+// standing describes an account.
 type standing struct {
 	wait      int64 // until the request would have been admitted; 0: admitted
 	remaining int   // further requests of cost 1 that would be admitted now
 	reset     int64 // until remaining next grows; 0 when nothing is charged
 }
 
-// standing is that of a request of cost n, at most rate.max, and the number of
-// instants that have left the window.
-func (a account) standing(now int64, n int) (s standing, expired int) {
-	expired = a.log.expired(now, a.rate.width)
-	charged := a.log.size - expired
-	s.remaining = max(0, a.rate.max-charged)
+// look finds how the account stands for a request of cost n, at most rate.max.
+func (a *account) look(now int64, n int) {
+	a.expired = a.log.expired(now, a.rate.width)
+	charged := a.log.size - a.expired
+	a.standing = standing{remaining: max(0, a.rate.max-charged)}
 	if charged > 0 {
-		s.reset = a.log.at(expired) + a.rate.width - now
+		a.reset = a.log.at(a.expired) + a.rate.width - now
 	}
 	if over := charged + n - a.rate.max; over > 0 {
 		// The request fits when the over-th oldest instant leaves the window.
-		s.wait = a.log.at(expired+over-1) + a.rate.width - now
+		a.wait = a.log.at(a.expired+over-1) + a.rate.width - now
 	}
-	return s, expired
 }
 
 // charge records an admission of cost n.
-func (a account) charge(now int64, n, expired int, s *standing) {
-	a.log.drop(expired)
+func (a *account) charge(now int64, n int) {
+	a.log.drop(a.expired)
 	a.log.push(now, n)
-	s.remaining -= n
-	if s.reset == 0 {
-		s.reset = a.rate.width
+	a.remaining -= n
+	if a.reset == 0 {
+		a.reset = a.rate.width
 	}
 }
 
-// admit decides on a request of cost n against both accounts at once and
-// charges both or neither. An account whose log is nil does not take part.
-// Without charge it only looks.
+// admit decides on a request of cost n against all accounts at once and charges
+// all or none. Without charge it only looks.
 //
 // A clock that stepped back is held at the newest instant recorded: then
 // instants never decrease, so the oldest is always the first, and an admission
 // is never recorded earlier than it happened. Nothing but an admission changes
 // a log: a refusal that saw a clock ahead of its time would otherwise forget
 // what still counts when the clock is put right.
-func admit(now int64, n int, charge bool, user, global account) (ok bool, u, g standing) {
-	if user.on() {
-		now = max(now, user.log.newest())
+func admit(now int64, n int, charge bool, accounts []account) (ok bool) {
+	for i := range accounts {
+		now = max(now, accounts[i].log.newest())
 	}
-	if global.on() {
-		now = max(now, global.log.newest())
+	ok = true
+	for i := range accounts {
+		a := &accounts[i]
+		a.look(now, n)
+		ok = ok && a.wait == 0
 	}
-	var userExpired, globalExpired int
-	if user.on() {
-		u, userExpired = user.standing(now, n)
+	if !ok || !charge {
+		return ok
 	}
-	if global.on() {
-		g, globalExpired = global.standing(now, n)
+	for i := range accounts {
+		accounts[i].charge(now, n)
 	}
-	if u.wait > 0 || g.wait > 0 {
-		return false, u, g
-	}
-	if charge && user.on() {
-		user.charge(now, n, userExpired, &u)
-	}
-	if charge && global.on() {
-		global.charge(now, n, globalExpired, &g)
-	}
-	return true, u, g
+	return true
 }

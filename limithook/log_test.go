@@ -98,10 +98,10 @@ func TestMemoryAgreesWithOracle(t *testing.T) {
 				r := rand.New(rand.NewPCG(7, uint64(lim.user*1000+lim.global)))
 				var cfg Config
 				if lim.user > 0 {
-					cfg.PerUser = Limit{lim.user, 1000 * time.Microsecond}
+					cfg.PerUser = Limit{Max: lim.user, Window: 1000 * time.Microsecond}
 				}
 				if lim.global > 0 {
-					cfg.Global = Limit{lim.global, 1500 * time.Microsecond}
+					cfg.Global = Limit{Max: lim.global, Window: 1500 * time.Microsecond}
 				}
 				clock := &virtual{now: 5}
 				l := testLimiter(t, cfg, clock.read)
@@ -210,7 +210,9 @@ func FuzzLogAgreesWithOracle(f *testing.F) {
 			now += int64(s >> 2)
 			cost := min(int(s&3)+1, r.max)
 			want := o.wait(now, cost)
-			ok, got, _ := admit(now, cost, true, account{&l, r}, account{})
+			accounts := []account{{log: &l, rate: r}}
+			ok := admit(now, cost, true, accounts)
+			got := accounts[0]
 			if ok != (want == 0) {
 				t.Fatalf("at %d cost %d: admitted %v, wait %d, want %d", now, cost, ok, got.wait, want)
 			}

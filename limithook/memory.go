@@ -1,8 +1,8 @@
 package limithook
 
 import (
-	"context"
-	"math/bits"
+	"hash/maphash"
+	"strings"
 	"sync"
 	"time"
 )
@@ -11,14 +11,13 @@ import (
 // mutex of its own.
 const maxShards = 64
 
-// memory keeps the logs of a single process: one per identity and one for all
-// together. Every decision is exact; it holds the mutex of the identity's
-// shard and, inside it, that of the global log.
+// memory keeps the logs of a single process: one per identity, one per key of
+// each rule, and one for all together. Every decision is exact; it holds the
+// mutexes of the shards that it needs, those of the users before those of the
+// rules, each in its turn, and inside them that of the global log.
 type memory struct {
 	clock  func() int64
-	user   rate
-	global rate
-	shards []memoryShard
+	tables [][]memoryShard // of the users and of each rule
 
 	globalMu  sync.Mutex // guards globalLog
 	globalLog log
@@ -32,7 +31,7 @@ type memoryShard struct {
 	// first whose window runs empty.
 	first, last *idle
 	// overflow is the log that the identities without room share.
-	overflow log
+	overflow idle
 	shared   uint64 // decisions made on overflow
 
 	_ [32]byte // keeps the mutexes of neighbours on cache lines of their own
@@ -47,77 +46,107 @@ type idle struct {
 	gone       bool         // removed from it
 }
 
-func newMemory(user, global Limit, maxKeys int, clock func() int64) *memory {
-	n := 1 << (bits.Len(uint(min(maxShards, maxKeys))) - 1)
-	m := &memory{
-		clock:  clock,
-		user:   rate{user.Max, int64(user.Window)},
-		global: rate{global.Max, int64(global.Window)},
-		shards: make([]memoryShard, n),
-	}
-	for i := range m.shards {
-		m.shards[i].byID = make(map[string]*idle)
-		m.shards[i].room = maxKeys / n
+func newMemory(cfg Config, clock func() int64) *memory {
+	n := powerOfTwo(min(maxShards, cfg.MaxKeys))
+	m := &memory{clock: clock, tables: make([][]memoryShard, 1+len(cfg.Rules))}
+	for i := range m.tables {
+		m.tables[i] = make([]memoryShard, n)
+		for j := range m.tables[i] {
+			m.tables[i][j].byID = make(map[string]*idle)
+			m.tables[i][j].room = cfg.MaxKeys / n
+		}
 	}
 	return m
 }
 
-func (m *memory) decide(_ context.Context, s *subject, n int) (outcome, error) {
-	return m.run(s, n, true), nil
+// seat is where an account of a decision is kept.
+type seat struct {
+	limit *limit
+	shard *memoryShard // its mutex is held; nil for the global log
+	idle  *idle        // nil when the log is shared or not to be kept
 }
 
-func (m *memory) peek(_ context.Context, s *subject) (outcome, error) {
-	return m.run(s, 1, false), nil
-}
-
-// run decides on a cost of n and charges it, or only looks.
-func (m *memory) run(s *subject, n int, charge bool) outcome {
+// run decides on a cost of n and charges it, or only looks. keys are those of
+// the rules, nil where none applies.
+func (m *memory) run(t *terms, s *subject, keys []string, n int, charge bool) outcome {
 	now := m.clock()
-	if m.user.max == 0 || s.key == "" {
-		return m.admit(now, n, charge, account{})
+	if keys == nil {
+		var accounts [2]account
+		var seats [2]seat
+		return m.on(t, s, nil, now, n, charge, accounts[:0], seats[:0])
 	}
-	sh := &m.shards[s.hash&uint64(len(m.shards)-1)]
-	sh.mu.Lock()
-	l, e := sh.find(s, now, m.user.width, charge)
-	o := m.admit(now, n, charge, account{l, m.user})
-	switch {
-	case e == nil || !charge:
-	case o.ok:
-		sh.moveToEnd(e)
-	case e.size == 0:
-		sh.remove(e) // refused by the global limit: nothing to remember
+	var accounts [maxRules + 2]account
+	var seats [maxRules + 2]seat
+	return m.on(t, s, keys, now, n, charge, accounts[:0], seats[:0])
+}
+
+func (m *memory) on(t *terms, s *subject, keys []string, now int64, n int, charge bool, accounts []account, seats []seat) (o outcome) {
+	if l := t.user(); l.on() && s.key != "" {
+		sh := &m.tables[0][s.hash&uint64(len(m.tables[0])-1)]
+		sh.mu.Lock()
+		at, e := sh.known(s), (*idle)(nil)
+		if at != nil {
+			e = at
+		} else {
+			at, e = sh.find(s.key, now, int64(l.Window), charge)
+			if e != nil {
+				s.log.Store(e)
+			}
+		}
+		accounts, seats = append(accounts, account{log: &at.log, rate: l.rate()}), append(seats, seat{l, sh, e})
 	}
-	sh.mu.Unlock()
+	for i, key := range keys {
+		if l := &t.limits[i+1]; key != "" && l.on() {
+			sh := &m.tables[i+1][maphash.String(idSeed, key)&uint64(len(m.tables[i+1])-1)]
+			sh.mu.Lock()
+			at, e := sh.find(key, now, int64(l.Window), charge)
+			accounts, seats = append(accounts, account{log: &at.log, rate: l.rate()}), append(seats, seat{l, sh, e})
+		}
+	}
+	if l := t.global(); l.on() {
+		m.globalMu.Lock()
+		accounts, seats = append(accounts, account{log: &m.globalLog, rate: l.rate()}), append(seats, seat{limit: l})
+	}
+
+	o.ok = admit(now, n, charge, accounts)
+	for i := len(seats) - 1; i >= 0; i-- {
+		sh := seats[i].shard
+		if sh == nil {
+			m.globalMu.Unlock()
+			continue
+		}
+		switch e := seats[i].idle; {
+		case e == nil || !charge:
+		case o.ok:
+			sh.moveToEnd(e)
+		case e.size == 0:
+			sh.remove(e) // refused by another limit: nothing to remember
+		}
+		sh.mu.Unlock()
+	}
+	for i := range accounts {
+		o.tell(seats[i].limit, &accounts[i].standing, !charge)
+	}
 	return o
 }
 
-// admit decides on the global limit too, where there is one.
-func (m *memory) admit(now int64, n int, charge bool, user account) (o outcome) {
-	if m.global.max == 0 {
-		o.ok, o.user, o.global = admit(now, n, charge, user, account{})
-		return o
+// known returns the log that the subject was found to have before, if it still has it.
+func (sh *memoryShard) known(s *subject) *idle {
+	if e := s.log.Load(); e != nil && e.shard == sh && !e.gone {
+		return e
 	}
-	m.globalMu.Lock()
-	o.ok, o.user, o.global = admit(now, n, charge, user, account{&m.globalLog, m.global})
-	m.globalMu.Unlock()
-	return o
+	return nil
 }
 
-// find returns the log of an identity and its place in the order; no place
-// when the log is shared or not to be kept.
-func (sh *memoryShard) find(s *subject, now, width int64, keep bool) (*log, *idle) {
-	e := s.log.Load()
-	if e != nil && e.shard == sh && !e.gone {
-		return &e.log, e
-	}
-	if e = sh.byID[s.key]; e != nil {
-		s.log.Store(e)
-		return &e.log, e
+// find returns the log of a key and its place in the order; no place when the
+// log is shared or not to be kept.
+func (sh *memoryShard) find(key string, now, width int64, keep bool) (at, e *idle) {
+	if e = sh.byID[key]; e != nil {
+		return e, e
 	}
 	sh.overflow.drop(sh.overflow.expired(max(now, sh.overflow.newest()), width))
 	if !keep {
-		l := sh.overflow.copyOf()
-		return &l, nil
+		return &idle{log: sh.overflow.copyOf()}, nil
 	}
 	// Two at a time: the ones that are gone are forgotten faster than others
 	// arrive, and no decision pays for many.
@@ -130,13 +159,12 @@ func (sh *memoryShard) find(s *subject, now, width int64, keep bool) (*log, *idl
 		sh.shared++
 		return &sh.overflow, nil
 	}
-	// What is on the shared log may have been this identity's: it takes all
-	// of it along, so that moving out admits nobody twice.
-	e = &idle{log: sh.overflow.copyOf(), key: s.key, shard: sh}
-	sh.byID[s.key] = e
-	s.log.Store(e)
+	// What is on the shared log may have been this key's: it takes all of it
+	// along, so that moving out admits nobody twice.
+	e = &idle{log: sh.overflow.copyOf(), key: strings.Clone(key), shard: sh}
+	sh.byID[e.key] = e
 	sh.append(e)
-	return &e.log, e
+	return e, e
 }
 
 func (sh *memoryShard) moveToEnd(e *idle) {
@@ -175,46 +203,30 @@ func (sh *memoryShard) unlink(e *idle) {
 	}
 }
 
-// fit returns the cost, or the most that both limits admit at once.
-func (m *memory) fit(s *subject, cost int) int {
-	if m.user.max > 0 && s.key != "" {
-		cost = min(cost, m.user.max)
-	}
-	if m.global.max > 0 {
-		cost = min(cost, m.global.max)
-	}
-	return cost
-}
-
 // reset forgets what an identity was charged. What it was charged on a shared
 // log stays there until its window has passed.
-func (m *memory) reset(_ context.Context, s *subject) error {
-	sh := &m.shards[s.hash&uint64(len(m.shards)-1)]
+func (m *memory) reset(s *subject) {
+	sh := &m.tables[0][s.hash&uint64(len(m.tables[0])-1)]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if e := sh.byID[s.key]; e != nil {
 		sh.remove(e)
 	}
-	return nil
 }
 
 func (m *memory) stats(st *Stats) {
-	for i := range m.shards {
-		sh := &m.shards[i]
-		sh.mu.Lock()
-		st.Keys += len(sh.byID)
-		st.Overflow += sh.shared
-		sh.mu.Unlock()
+	for _, table := range m.tables {
+		for i := range table {
+			sh := &table[i]
+			sh.mu.Lock()
+			st.Keys += len(sh.byID)
+			st.Overflow += sh.shared
+			sh.mu.Unlock()
+		}
 	}
 }
 
-func (m *memory) close() {}
-
-var (
-	_ store = (*memory)(nil)
-
-	origin = time.Now()
-)
+var origin = time.Now()
 
 // monotonic is the time since the process started. It never steps and costs
 // half of time.Now.

@@ -78,18 +78,19 @@ func TestForgottenLogIsNotChargedThroughAnOldContext(t *testing.T) {
 
 func TestLeaseThatMadeRoomIsNotFoundThroughAnOldContext(t *testing.T) {
 	t.Parallel()
-	sh := &sharedShard{byID: make(map[string]*holding), room: 1}
-	a, b := newSubject("u:", "a"), newSubject("u:", "b")
-	first := sh.find(&a)
-	if sh.find(&a) != first {
+	cfg := Config{PerUser: PerMinute(1), MaxKeys: 1}.withDefaults()
+	of := func() *held { return newHeld(cfg, plainTerms(cfg, 1)) }
+	h, a, b := of(), newSubject("u:", "a"), newSubject("u:", "b")
+	first := h.user(&a)
+	if h.user(&a) != first {
 		t.Error("what is held is not found again")
 	}
-	sh.find(&b)
-	if again := sh.find(&a); again == first || sh.byID[a.key] != again {
+	h.user(&b)
+	again := h.user(&a)
+	if again == first || h.tables[0].shards[0].byID[a.key] != again {
 		t.Error("what was dropped is in use")
 	}
-	other := &sharedShard{byID: make(map[string]*holding), room: 1}
-	if other.find(&a) == sh.byID[a.key] {
+	if of().user(&a) == again {
 		t.Error("another limiter's lease is in use")
 	}
 }

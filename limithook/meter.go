@@ -4,7 +4,8 @@ import "github.com/gorminfra/infra/internal/hook"
 
 var (
 	admittedTotal    = counter("limit_admitted_total", "Requests admitted by the limits, or by the mode that applies while Redis does not answer.")
-	refusedTotal     = counter("limit_refused_total", "Requests refused, by limit: user, global, or unavailable when it could not be asked.", "scope")
+	refusedTotal     = counter("limit_refused_total", "Requests refused, by limit: user, global, the name of a rule, or unavailable when it could not be asked.", "scope")
+	shadowedTotal    = counter("limit_shadowed_total", "Requests that would have been refused, and were not because the limits are in shadow mode.", "scope")
 	bypassedTotal    = counter("limit_bypassed_total", "Requests that were free of every limit.")
 	leaseHitsTotal   = counter("limit_lease_hits_total", "Requests admitted from a lease, without asking Redis.")
 	rememberedTotal  = counter("limit_remembered_total", "Requests refused again without asking Redis.")
@@ -29,6 +30,12 @@ func (a *adapter) Meter(emit func(m *hook.Metric, value float64, labels ...strin
 	emit(refusedTotal, float64(st.RefusedUser), string(ScopeUser))
 	emit(refusedTotal, float64(st.RefusedGlobal), string(ScopeGlobal))
 	emit(refusedTotal, float64(st.RefusedDown), string(ScopeUnavailable))
+	for name, n := range st.RefusedRules {
+		emit(refusedTotal, float64(n), name)
+	}
+	for scope, n := range st.Shadowed {
+		emit(shadowedTotal, float64(n), scope)
+	}
 	emit(bypassedTotal, float64(st.Bypassed))
 	emit(leaseHitsTotal, float64(st.LeaseHits))
 	emit(rememberedTotal, float64(st.Remembered))

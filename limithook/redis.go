@@ -15,108 +15,115 @@ var (
 	decideSource string
 	//go:embed reset.lua
 	resetSource string
+	//go:embed return.lua
+	returnSource string
 
 	decideScript = redis.NewScript(decideSource)
 	resetScript  = redis.NewScript(resetSource)
+	returnScript = redis.NewScript(returnSource)
 )
 
-// globalKey is the account of all together.
-const globalKey = "g"
+const (
+	// globalKey is the account of all together.
+	globalKey = "g"
+	// epochKey is when something else than time last made room.
+	epochKey = "epoch"
+	// longestDirect is the longest Timeout in which the end of a caller's context
+	// need not be noticed.
+	longestDirect = 100 * time.Millisecond
+)
 
-// redisLogs are the logs in Redis: two lists for each account, all with one
-// hash tag, so that one script can take a user's and the global one in hand on
-// a Cluster too. Keys vanish one window after their last use.
+// redisLogs are the logs in Redis: two lists for each account, those of one
+// decision with one hash tag, so that one script can take all of them in hand on
+// a Cluster too. Keys vanish two windows after their last use, at the latest.
 type redisLogs struct {
-	client    redisClient
-	script    *redis.Script
-	logs      string // prefix of the keys
-	leases    string
-	globalKey [2]string
-	timeout   time.Duration
+	client  redisClient
+	script  *redis.Script
+	timeout time.Duration
+	tag     string // of the probe's keys
+	bounded bool   // calls of client end when their context does
 
 	dialer func(context.Context) error // connects once; nil: not known how
 }
 
 // redisClient is what is used of redis.UniversalClient.
-type redisClient interface {
-	redis.Scripter
-	Pipelined(ctx context.Context, fn func(redis.Pipeliner) error) ([]redis.Cmder, error)
-}
+type redisClient interface{ redis.Scripter }
 
 // reply is the answer for one account, in nanoseconds.
 type reply struct {
 	standing
 	granted int   // leased
 	stamp   int64 // the instant it is charged at, as Redis keeps it
+	epoch   int64 // of the share
 }
 
 // unspent is a lease to be given back.
 type unspent struct {
 	key   string
+	share int
 	stamp int64
 	units int
 }
 
 func newRedisLogs(client redis.UniversalClient, name string, timeout time.Duration) *redisLogs {
-	r := &redisLogs{client: client, script: decideScript, timeout: timeout}
-	if c, ok := client.(interface {
-		WithTimeout(time.Duration) *redis.Client
-	}); ok {
-		// The same connections with shorter reads: a call that was left
-		// behind does not keep one for the client's own timeout.
-		r.client = c.WithTimeout(timeout)
+	r := &redisLogs{client: client, script: decideScript, timeout: timeout, tag: tagOf(name, 1, 0)}
+	c, ok := client.(*redis.Client)
+	if !ok {
+		return r
 	}
-	if c, ok := client.(interface{ Options() *redis.Options }); ok {
-		r.dialer = func(ctx context.Context) error {
-			o := c.Options()
-			conn, err := o.Dialer(ctx, o.Network, o.Addr)
-			if err == nil {
-				_ = conn.Close()
-			}
-			return err
+	// The same connections with shorter reads, which a context's deadline bounds
+	// also when the caller has not asked for that.
+	mine := c.WithTimeout(timeout)
+	if o := mine.Options(); o != c.Options() {
+		o.ContextTimeoutEnabled = true
+		r.bounded = true
+	}
+	r.client = mine
+	r.dialer = func(ctx context.Context) error {
+		o := c.Options()
+		conn, err := o.Dialer(ctx, o.Network, o.Addr)
+		if err == nil {
+			_ = conn.Close()
 		}
+		return err
 	}
-	tag := "{limits:" + name + "}:"
-	r.logs, r.leases = tag+"log:", tag+"lease:"
-	r.globalKey = [2]string{r.logs + globalKey, r.leases + globalKey}
 	return r
 }
 
-// ask puts the question to Redis and the answers into c.
+// ask puts the question to Redis and the answers into c.replies.
 func (r *redisLogs) ask(ctx context.Context, c *call) error {
-	keys := make([]string, 0, 4)
-	args := make([]any, 0, 10)
+	var someKeys [5]string
+	var someArgs [12]any
+	keys, args := someKeys[:0], someArgs[:0]
 	args = append(args, c.charge, c.cost)
-	if c.user.limit != nil {
-		keys = append(keys, r.logs+c.sub.key, r.leases+c.sub.key)
-		args = c.user.appendTo(args)
+	for i := range c.claims {
+		cl := &c.claims[i]
+		if cl.paid {
+			continue
+		}
+		keys = append(keys, cl.from.keys[0], cl.from.keys[1])
+		args = append(args, cl.limit.argMax, cl.limit.argWindow, cl.extra, cl.limit.argT, cl.arm)
 	}
-	if c.global.limit != nil {
-		keys = append(keys, r.globalKey[0], r.globalKey[1])
-		args = c.global.appendTo(args)
-	}
+	keys = append(keys, c.t.held.tags[c.share]+epochKey)
 	v, err := r.script.Run(ctx, r.client, keys, args...).Result()
 	if err != nil {
 		return err
 	}
 	fields, ok := v.([]any)
-	if !ok || len(fields) != len(keys)/2*5 {
+	if !ok || len(fields) != 5*len(c.replies)+1 {
 		return fmt.Errorf("unexpected answer %T of length %d", v, len(fields))
 	}
-	if c.user.limit != nil {
-		if err := c.user.reply.read(fields); err != nil {
+	epoch, ok := fields[len(fields)-1].(int64)
+	if !ok {
+		return fmt.Errorf("unexpected %T in the answer", fields[len(fields)-1])
+	}
+	for i := range c.replies {
+		if err := c.replies[i].read(fields[5*i:]); err != nil {
 			return err
 		}
-		fields = fields[5:]
-	}
-	if c.global.limit != nil {
-		return c.global.reply.read(fields)
+		c.replies[i].epoch = epoch
 	}
 	return nil
-}
-
-func (a *asked) appendTo(args []any) []any {
-	return append(args, a.limit.max, a.limit.window, a.extra, a.limit.lease)
 }
 
 func (p *reply) read(fields []any) error {
@@ -135,7 +142,7 @@ func (p *reply) read(fields []any) error {
 
 // probe asks a question that charges nobody, and needs what a real one needs.
 func (r *redisLogs) probe(ctx context.Context) error {
-	return r.script.Run(ctx, r.client, []string{r.globalKey[0], r.globalKey[1]}, false, 1, 1, 1000, 0, 0).Err()
+	return r.script.Run(ctx, r.client, []string{r.tag + "log:" + globalKey, r.tag + "lease:" + globalKey, r.tag + epochKey}, false, 1, 1, 1000, 0, 0, 0).Err()
 }
 
 // unreachable returns why no connection can be made, nil if one can or if it is
@@ -148,28 +155,29 @@ func (r *redisLogs) unreachable(ctx context.Context) error {
 	return r.dialer(ctx)
 }
 
-func (r *redisLogs) reset(ctx context.Context, key string) error {
-	return resetScript.Run(ctx, r.client, []string{r.logs + key, r.leases + key}).Err()
+// reset forgets what was charged to an account and returns the epoch that it begins.
+func (r *redisLogs) reset(ctx context.Context, tag string, keys [2]string) (epoch int64, err error) {
+	return resetScript.Run(ctx, r.client, []string{keys[0], keys[1], tag + epochKey}).Int64()
 }
 
 // giveBack removes unspent leases. It takes no more than a few timeouts.
-func (r *redisLogs) giveBack(back []unspent) {
+func (r *redisLogs) giveBack(tags []string, back []unspent) {
 	ctx, cancel := context.WithTimeout(context.Background(), 4*r.timeout)
 	defer cancel()
-	for len(back) > 0 && ctx.Err() == nil {
-		n := min(len(back), 500)
-		_, err := r.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-			for _, u := range back[:n] {
-				// Equal instants of other processes are other elements of
-				// the same value: it does not matter whose are removed, only
-				// how many. They are near the end.
-				p.LRem(ctx, r.leases+u.key, int64(-u.units), u.stamp)
+	for share, tag := range tags {
+		var keys []string
+		var args []any
+		for i, u := range back {
+			if u.share == share {
+				keys, args = append(keys, u.key), append(args, u.stamp, u.units)
 			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, redis.Nil) {
-			return
+			if len(keys) == 200 || len(keys) > 0 && i == len(back)-1 {
+				err := returnScript.Run(ctx, r.client, append(keys, tag+epochKey), args...).Err()
+				if err != nil && !errors.Is(err, redis.Nil) || ctx.Err() != nil {
+					return
+				}
+				keys, args = keys[:0], args[:0]
+			}
 		}
-		back = back[n:]
 	}
 }

@@ -21,7 +21,7 @@ type clockedRedis struct {
 func newClockedRedis(t *testing.T) *clockedRedis {
 	t.Helper()
 	c := &clockedRedis{t: t, client: client(t, ""), key: "clock:" + digest(t.Name(), 8)}
-	source := strings.Replace(decideSource, "redis.call('TIME')", fmt.Sprintf("{0, redis.call('GET', '%s')}", c.key), 1)
+	source := strings.Replace(decideSource, "call('TIME')", fmt.Sprintf("{0, call('GET', '%s')}", c.key), 1)
 	if source == decideSource {
 		t.Fatal("the script reads the time in another way")
 	}
@@ -40,7 +40,7 @@ func (c *clockedRedis) set(now int64) {
 func (c *clockedRedis) limiter(cfg Config, clock func() int64) *Limiter {
 	c.t.Helper()
 	l := testLimiter(c.t, cfg, clock)
-	l.store.(*shared).logs.script = c.script
+	l.shared.logs.script = c.script
 	return l
 }
 
@@ -85,7 +85,7 @@ func TestRedisAgreesWithOracle(t *testing.T) {
 						// The server's clock alone steps back, and what a
 						// client remembers is from before: leave it out.
 						for _, l := range instances {
-							l.store.(*shared).forget()
+							l.forget()
 						}
 					}
 					now += step
@@ -139,13 +139,8 @@ func TestRedisAgreesWithOracle(t *testing.T) {
 }
 
 // forget drops what is remembered of refusals.
-func (s *shared) forget() {
-	for i := range s.shards {
-		for _, h := range s.shards[i].byID {
-			h.refusedCost = 0
-		}
-	}
-	s.all.refusedCost = 0
+func (l *Limiter) forget() {
+	l.terms.Load().held.each(func(h *holding) { h.refusal.Store(nil) })
 }
 
 func TestLeasesNeverAdmitAboveTheLimit(t *testing.T) {
@@ -251,7 +246,7 @@ func TestLeasesAreReturnedOnCloseAndLostInACrashForOneWindow(t *testing.T) {
 	if before[0] < 2 || before[1] < 2 {
 		t.Fatalf("%v units are leased: nothing tested", before)
 	}
-	held := closed.store.(*shared).held()
+	held := closed.holds()
 	if err := closed.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -278,12 +273,9 @@ func TestLeasesAreReturnedOnCloseAndLostInACrashForOneWindow(t *testing.T) {
 	}
 }
 
-// held is what is leased and not spent, of user a's and of the global limit.
-func (s *shared) held() [2]int {
+// holds is what is leased and not spent, of user a's and of the global limit.
+func (l *Limiter) holds() [2]int {
 	sub := newSubject("u:", "a")
-	sh := s.shard(&sub)
-	s.lock(sh)
-	defer s.unlock(sh)
-	u, g := s.holdings(sh, &sub)
-	return [2]int{u.units, g.units}
+	h := l.terms.Load().held
+	return [2]int{h.user(&sub).lease.units(), h.all[0].lease.units()}
 }

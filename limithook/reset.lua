@@ -1,5 +1,5 @@
 -- Forgets what was charged to one account.
--- KEYS: its log and its leases.
+-- KEYS: its log, its leases (see script.lua), and the epoch, which is returned.
 -- A lease that can still be spent by whoever holds it stays charged: else more
 -- than the limit could be admitted from now on.
 local time = redis.call('TIME')
@@ -7,6 +7,11 @@ local clock = time[1] * 1000000 + time[2]
 redis.call('DEL', KEYS[1])
 while true do
   local v = redis.call('LINDEX', KEYS[2], 0)
-  if not v or tonumber(v) > clock then return 0 end
-  redis.call('LPOP', KEYS[2])
+  if not v or tonumber(v) > clock then break end
+  redis.call('LPOP', KEYS[2], 3)
 end
+-- Refusals from before are not to be repeated. Nobody remembers one for longer
+-- than the epoch lives.
+local epoch = math.max(clock, (tonumber(redis.call('GET', KEYS[3]) or 0)) + 1)
+redis.call('SET', KEYS[3], string.format('%.0f', epoch), 'PX', 3000)
+return epoch

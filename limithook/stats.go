@@ -5,7 +5,9 @@ type Stats struct {
 	Admitted      uint64 // by the limits or by OnRedisFailure
 	RefusedUser   uint64
 	RefusedGlobal uint64
-	RefusedDown   uint64 // under Closed
+	RefusedDown   uint64            // under Closed
+	RefusedRules  map[string]uint64 // by the name of the rule; nil without rules
+	Shadowed      map[string]uint64 // by scope: what Config.Shadow admitted all the same; nil without it
 	Bypassed      uint64
 
 	LeaseHits   uint64 // admitted from a lease
@@ -21,14 +23,33 @@ type Stats struct {
 
 // Stats returns the counters. They are not of one instant.
 func (l *Limiter) Stats() Stats {
+	t := l.terms.Load()
+	global := len(t.limits) - 1
 	st := Stats{
 		Admitted:      l.admitted.Load(),
-		RefusedUser:   l.refusedUser.Load(),
-		RefusedGlobal: l.refusedGlobal.Load(),
+		RefusedUser:   l.refused[0].Load(),
+		RefusedGlobal: l.refused[global].Load(),
 		RefusedDown:   l.refusedDown.Load(),
 		Bypassed:      l.bypassed.Load(),
 	}
-	l.store.stats(&st)
+	for i, r := range t.rules {
+		if st.RefusedRules == nil {
+			st.RefusedRules = map[string]uint64{}
+		}
+		st.RefusedRules[r.Name] = l.refused[i+1].Load()
+	}
+	if l.cfg.Shadow {
+		st.Shadowed = map[string]uint64{string(ScopeUnavailable): l.shadowedDown.Load()}
+		for i := range t.limits {
+			st.Shadowed[string(t.limits[i].scope)] = l.shadowed[i].Load()
+		}
+	}
+	switch {
+	case l.shared != nil:
+		l.shared.stats(t, &st)
+	case l.memory != nil:
+		l.memory.stats(&st)
+	}
 	st.Admitted += st.LeaseHits // which no other counter holds
 	return st
 }

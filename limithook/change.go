@@ -1,0 +1,67 @@
+package limithook
+
+import (
+	"fmt"
+	"slices"
+)
+
+// SetLimits changes the user's and the global limit without a restart, from the
+// next decision on. A zero one is no limit. It changes this process alone: tell
+// each. Until all have been told, each goes by what it was told, on one count.
+//
+// What was admitted before counts under the new limits as far as the windows of
+// the old ones reach back: after a window has become longer, it takes until one
+// has passed before no more than Max are admitted in it. Refusals that were
+// remembered are forgotten, and unspent leases go back to Redis in the background.
+//
+// It reports a limit that is not valid, and then changes nothing. The number of
+// shards cannot be changed.
+func (l *Limiter) SetLimits(perUser, global Limit) error {
+	return l.change(func(cfg *Config) error {
+		if cfg.Global.Shards != global.Shards {
+			return fmt.Errorf("limithook: Global.Shards is %d: must stay %d while it is in use", global.Shards, cfg.Global.Shards)
+		}
+		cfg.PerUser, cfg.Global = perUser, global
+		return nil
+	})
+}
+
+// SetRule is [Limiter.SetLimits] for the rule of that name.
+func (l *Limiter) SetRule(name string, rate Limit) error {
+	return l.change(func(cfg *Config) error {
+		i := slices.IndexFunc(cfg.Rules, func(r Rule) bool { return r.Name == name })
+		if i < 0 {
+			return fmt.Errorf("limithook: there is no rule %q", name)
+		}
+		cfg.Rules = slices.Clone(cfg.Rules)
+		cfg.Rules[i].Rate = rate
+		return nil
+	})
+}
+
+func (l *Limiter) change(set func(*Config) error) error {
+	l.changing.Lock()
+	defer l.changing.Unlock()
+	cfg := l.terms.Load().config(l.cfg)
+	if err := set(&cfg); err != nil {
+		return err
+	}
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	if l.off.Load() { // closed, or disabled
+		return nil
+	}
+	before := l.terms.Swap(newTerms(cfg))
+	before.retired.Store(true)
+	if l.shared != nil {
+		l.shared.leave(before)
+	}
+	return nil
+}
+
+// config returns cfg with the limits in force.
+func (t *terms) config(cfg Config) Config {
+	cfg.PerUser, cfg.Global, cfg.Rules = t.user().Limit, t.global().Limit, t.rules
+	return cfg
+}
