@@ -41,13 +41,17 @@ var ErrNoReplica = errors.New("resolver: no replica is fit")
 var ErrUnknownNode = errors.New("resolver: unknown node")
 
 // failureOf reads an error of the driver as evidence against a node. eof tells
-// that a bare EOF is the driver's and not, say, a decoder's of the caller.
+// that a bare EOF is the driver's and not, say, a decoder's of the caller. That the
+// caller's own context has ended is to be looked at before.
 func failureOf(err error, eof bool) failure {
+	var connect *pgconn.ConnectError
 	switch {
 	case err == nil:
 		return noFailure
 	case errors.Is(err, hook.ErrBudget):
 		return timedOut
+	case errors.Is(err, context.DeadlineExceeded) && errors.As(err, &connect):
+		return timedOut // by the connection string's own connect_timeout
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return noFailure // the caller gave up; whether the node is ill the probes tell
 	}
@@ -55,7 +59,6 @@ func failureOf(err error, eof bool) failure {
 	if errors.As(err, &pg) {
 		return failureOfState(pg.Code, err)
 	}
-	var connect *pgconn.ConnectError
 	var op *net.OpError
 	switch {
 	case errors.As(err, &op) && op.Timeout():
@@ -75,6 +78,8 @@ func failureOfState(state string, err error) failure {
 	switch state {
 	case "57P01", "57P02", "57P03": // admin_shutdown, crash_shutdown, cannot_connect_now
 		return refused
+	case "57P05": // idle_session_timeout
+		return dropped
 	case "53300": // too_many_connections
 		return saturated
 	case "40001", "40P01": // on a standby a conflict with recovery

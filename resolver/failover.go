@@ -220,10 +220,19 @@ func (r *Resolver) heedFailure(rec *hook.Record) {
 // is a standby by now, or never saw it. It waits as a new statement would.
 func (r *Resolver) redirect(ctx context.Context, rec *hook.Record, failed *node, f failure, err error) *node {
 	readOnly := isReadOnly(err) && ranAsAWhole(rec.Text)
-	if !readOnly && (f != refused || !hook.NotSent(err)) || !r.live.Load() || len(r.replicas()) == 0 {
+	if !r.live.Load() || len(r.replicas()) == 0 {
 		return nil
 	}
-	if r.awaitPrimary(ctx, r.now()) != nil {
+	var late error
+	switch {
+	case readOnly:
+		late = r.awaitPrimary(ctx, r.now())
+	case hook.NotSent(err):
+		late = r.awaitReturn(ctx, failed, f, err)
+	default:
+		return nil
+	}
+	if late != nil {
 		return nil // the caller gets the error of the first attempt
 	}
 	if n := r.primary(); n != failed || !readOnly {

@@ -11,9 +11,10 @@ const (
 	timedOut          // no answer in time: out when it is the second in a row
 	conflict          // a standby cancelled the query: says nothing about its health
 	saturated         // no free connection slot on the server: it lives
+	dropped           // the server gave up this one connection, which was idle
 )
 
-var failureNames = [...]string{"none", "no connection", "no answer", "recovery conflict", "saturated"}
+var failureNames = [...]string{"none", "no connection", "no answer", "recovery conflict", "saturated", "connection dropped"}
 
 func (f failure) String() string { return failureNames[f] }
 

@@ -35,6 +35,9 @@ func TestR12WriteWhoseAnswerIsLostHasAnUnknownOutcome(t *testing.T) {
 		"default transaction, insert lost": {proxy.CutAfter, "4003", func(n int64) error {
 			return db.Transaction(func(tx *gorm.DB) error { return tx.Exec("INSERT INTO items (n) VALUES (4003)").Error })
 		}, false, 0},
+		"commit of a read-only transaction, lost after": {proxy.CutAfter, "commit", func(int64) error {
+			return db.WithContext(Primary(deadline(t))).Transaction(func(tx *gorm.DB) error { return tx.First(&item{}, 1).Error }, &sql.TxOptions{ReadOnly: true})
+		}, false, 0},
 		"refused by the server": {func(string) {}, "", func(int64) error {
 			return db.Exec("INSERT INTO items (id, n) VALUES (1, 4004)").Error
 		}, false, 0},

@@ -9,19 +9,19 @@ import (
 )
 
 // Retry implements hook.Router.
-func (a *router) Retry(ctx context.Context, rec *hook.Record, err error) *hook.Node {
+func (a *router) Retry(ctx context.Context, rec *hook.Record, cause error) *hook.Node {
 	failed := a.r.nodeOf(rec.Node)
 	if failed == nil {
 		return nil
 	}
 	r := failed.home
-	f := failureOf(err, true)
+	f := failureOf(cause, true)
 	if ctx.Err() != nil {
 		f = noFailure
 	}
-	r.blame(failed, f, err)
+	r.blame(failed, f, cause)
 	if rec.Access != hook.ReadOnly {
-		if n := r.redirect(ctx, rec, failed, f, err); n != nil {
+		if n := r.redirect(ctx, rec, failed, f, cause); n != nil {
 			return r.again(rec, n)
 		}
 		return nil
@@ -48,15 +48,14 @@ func (a *router) Retry(ctx context.Context, rec *hook.Record, err error) *hook.N
 		}
 	}
 	q.exclude = failed
-	// There is no third attempt, and replicas may fall together: the primary is
-	// the surest, and statements that were under way are not many.
+	// It will not be sent a third time, and replicas may fall together: the primary
+	// is the surest, and statements that were under way are not many.
 	if !q.toPrimary && !failed.isPrimary() && r.primary().valid.Load() >= r.now() && optionsOf(ctx).priority != Background {
 		q.toPrimary, q.why = true, reasonRetry
 	}
 	n, why, err := r.settle(ctx, &q)
-	if err == nil && n == failed && f == refused && len(r.replicas()) > 0 {
-		// Only the primary will do: the one that comes back, or the next.
-		if err = r.awaitPrimary(ctx, r.now()); err == nil {
+	if err == nil && n == failed && f != noFailure {
+		if err = r.awaitReturn(ctx, failed, f, cause); err == nil {
 			n, failed = r.primary(), nil
 		}
 	}
@@ -67,7 +66,24 @@ func (a *router) Retry(ctx context.Context, rec *hook.Record, err error) *hook.N
 	return r.again(rec, n)
 }
 
-// again counts a second attempt in, whatever the priority: it was let in before.
+// awaitReturn waits, where only the primary will do, for the one that comes back
+// after it failed with err, or for the next.
+func (r *Resolver) awaitReturn(ctx context.Context, failed *node, f failure, err error) error {
+	switch {
+	case f == dropped:
+		return nil
+	case !r.live.Load() || len(r.replicas()) == 0, f != refused && (f != timedOut || !hook.NotSent(err)):
+		return err
+	}
+	if hook.NotSent(err) {
+		// A server that shuts down goes on answering on the connections that it
+		// has, the probe's among them. Another one shows whether it takes any.
+		failed.moved.Store(true)
+	}
+	return r.awaitPrimary(ctx, r.now())
+}
+
+// again counts another attempt in, whatever the priority: it was let in before.
 func (r *Resolver) again(rec *hook.Record, n *node) *hook.Node {
 	n.inFlight.Add(1)
 	if n.drained() {

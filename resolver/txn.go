@@ -44,17 +44,17 @@ func (a *router) Place(hint hook.Hint) *hook.Node {
 }
 
 // RetryTx implements hook.TxRetrier.
-func (a *router) RetryTx(ctx context.Context, hn *hook.Node, opts *sql.TxOptions, hint hook.Hint, err error) *hook.Node {
+func (a *router) RetryTx(ctx context.Context, hn *hook.Node, opts *sql.TxOptions, hint hook.Hint, cause error) *hook.Node {
 	failed := a.r.nodeOf(hn)
 	if failed == nil {
 		return nil
 	}
 	r := failed.home
-	f := failureOf(err, true)
+	f := failureOf(cause, true)
 	if ctx.Err() != nil {
 		f = noFailure
 	}
-	r.blame(failed, f, err)
+	r.blame(failed, f, cause)
 	if f == noFailure && r.live.Load() {
 		return nil
 	}
@@ -64,8 +64,7 @@ func (a *router) RetryTx(ctx context.Context, hn *hook.Node, opts *sql.TxOptions
 	}
 	if n == failed {
 		n.begins.Add(-1)
-		// Nothing has run: the primary that comes back will do, or the next.
-		if f != refused || !r.live.Load() || len(r.replicas()) == 0 || r.awaitPrimary(ctx, r.now()) != nil {
+		if r.awaitReturn(ctx, failed, f, cause) != nil {
 			return nil
 		}
 		n = r.primary()

@@ -99,13 +99,9 @@ func (p *Pool) BeginTx(ctx context.Context, opts *sql.TxOptions) (gorm.ConnPool,
 	}
 	tx, err := begunTx(ctx, st, node, opts)
 	if err != nil {
-		if t, ok := st.router.(TxRetrier); ok {
-			if again := t.RetryTx(ctx, node, opts, p.hint, err); again != nil {
-				return begunTx(ctx, st, again, opts)
-			}
-		}
+		return beginAgain(ctx, st, node, opts, p.hint, err)
 	}
-	return tx, err
+	return tx, nil
 }
 
 func begunTx(ctx context.Context, st *stages, node *Node, opts *sql.TxOptions) (gorm.ConnPool, error) {

@@ -235,12 +235,7 @@ func try[T any](ctx context.Context, r *Record, run func(context.Context, gorm.C
 	if limited && first.Err() != nil && ctx.Err() == nil {
 		err = fmt.Errorf("%w: %w", ErrBudget, err)
 	}
-	if again := r.stages.router.Retry(ctx, r, err); again != nil {
-		r.retryOn(again, err)
-		r.sent = true
-		return on(ctx, again.target(r.prepared), r.SQL)
-	}
-	return res, err
+	return again(ctx, r, res, err, func(ctx context.Context, pool gorm.ConnPool) (T, error) { return on(ctx, pool, r.SQL) })
 }
 
 func (r *Record) route(ctx context.Context) (*Node, error) {

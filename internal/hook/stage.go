@@ -41,7 +41,8 @@ type Router interface {
 	Route(ctx context.Context, r *Record) (*Node, error)
 	// Retry chooses another node after the attempt on r.Node failed with err, or
 	// returns nil. It is asked only while no row has been delivered, outside
-	// transactions, at most once for a statement.
+	// transactions, until the statement may have reached two servers: again after
+	// each attempt that found no connection, three times at most.
 	Retry(ctx context.Context, r *Record, err error) *Node
 	// Done is called once for each attempt, when it has ended: for rows, when
 	// they have been read. d is the attempt's time.
@@ -161,7 +162,7 @@ func (h *Hub) Positioner() Positioner {
 // TxRetrier is an optional ability of a Router.
 type TxRetrier interface {
 	// RetryTx chooses another node for a transaction that could not begin on
-	// node, or returns nil. Nothing has run in it; it is asked at most once.
+	// node, or returns nil. Nothing has run in it; it is asked three times at most.
 	RetryTx(ctx context.Context, node *Node, opts *sql.TxOptions, hint Hint, err error) *Node
 }
 

@@ -139,8 +139,8 @@ func (t *Tx) Commit() error {
 	}
 	err := t.Tx.Commit()
 	outcome := commitOutcome(err)
-	if ended && err != nil {
-		outcome = RolledBack
+	if err != nil && (ended || t.txn.ReadOnly && !t.txn.Wrote()) {
+		outcome = RolledBack // there was nothing to commit
 	}
 	t.txn.end(outcome)
 	return t.txn.stages.outcomeError(outcome, err)

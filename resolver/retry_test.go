@@ -1,0 +1,131 @@
+package resolver
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"gorm.io/gorm"
+
+	"github.com/gorminfra/infra/internal/hook"
+	"github.com/gorminfra/infra/internal/testbed"
+)
+
+// undialled makes every statement of a pool dial.
+func undialled(t *testing.T, pool *sql.DB) {
+	t.Helper()
+	pool.SetMaxIdleConns(-1)
+	eventually(t, "the pool to be empty", func() bool { return pool.Stats().OpenConnections == 0 })
+}
+
+// A server that shuts down, or is not up yet, turns new connections away, and the
+// probe's own may go on answering meanwhile.
+func TestR08WhatFindsNoConnectionToThePrimaryWaitsForIt(t *testing.T) {
+	t.Parallel()
+	c := testbed.SharedCluster(t)
+	g := newRig(t, c, nil)
+	d := newDoor(t, c.Primary().Addr())
+	db, r := open(t, testbed.DSN(d.addr(), g.name)+"&connect_timeout=2", Config{
+		Replicas: DSNs(g.nodes...), Probe: patient, Pool: Pool{Max: 8, Min: -1}, FailoverWait: time.Minute, Logger: quiet(),
+	})
+	must(t, r.Ready(deadline(t)))
+	pool, err := db.DB()
+	must(t, err)
+	read := func(ctx context.Context) error { return db.WithContext(Primary(ctx)).First(&item{}, 1).Error }
+	// More than there are attempts: one of them has to wait until a probe finds that
+	// the server takes connections again.
+	const many = 5
+	for _, tt := range []struct {
+		what string
+		how  refusal
+		n    int
+		run  func(context.Context) error
+	}{
+		{"read", resets, many, read},
+		{"read", hangsUp, many, read},
+		{"read", shutsDown, many, read},
+		{"read", isSilent, 2, read},
+		{"row", resets, many, func(ctx context.Context) error {
+			return db.WithContext(Primary(ctx)).Raw("SELECT 1").Row().Scan(new(int))
+		}},
+		{"read-only transaction", shutsDown, many, func(ctx context.Context) error {
+			return db.WithContext(Primary(ctx)).Transaction(func(tx *gorm.DB) error { return tx.First(&item{}, 1).Error }, &sql.TxOptions{ReadOnly: true})
+		}},
+		{"write", shutsDown, many, func(ctx context.Context) error {
+			return db.Session(&gorm.Session{SkipDefaultTransaction: true}).WithContext(ctx).Create(&item{N: 9}).Error
+		}},
+	} {
+		undialled(t, pool)
+		d.shut(tt.how, tt.n)
+		if err := tt.run(inScope(deadline(t), "dial")); err != nil {
+			t.Errorf("%s, %s: %v", tt.what, refusalNames[tt.how], err)
+		}
+		if n := d.count(); n != tt.n {
+			t.Errorf("%s, %s: %d connections were turned away", tt.what, refusalNames[tt.how], n)
+		}
+	}
+}
+
+// Two nodes at once take no connections: nothing was sent to either.
+func TestR08AReadThatFindsNoConnectionTwiceGoesToTheThirdNode(t *testing.T) {
+	t.Parallel()
+	c := testbed.SharedCluster(t)
+	g := newRig(t, c, nil)
+	first, main := newDoor(t, c.Replica(0).Addr()), newDoor(t, c.Primary().Addr())
+	db, r := open(t, testbed.DSN(main.addr(), g.name), Config{
+		Replicas: DSNs(testbed.DSN(first.addr(), g.name), g.nodes[1]), MaxLag: time.Hour, Logger: quiet(),
+		Pool: Pool{Max: 30, Min: -1}, Probe: Probe{Interval: 5 * time.Second, Timeout: 30 * time.Second}, FailoverWait: time.Minute,
+	})
+	must(t, r.Ready(deadline(t)))
+	for _, n := range r.nodes() {
+		undialled(t, n.db.Load())
+	}
+	first.shut(resets, 1000)
+	main.shut(shutsDown, 1000)
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			if err := db.WithContext(inScope(deadline(t), "two")).First(&item{}, 1).Error; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if first.count() == 0 || main.count() == 0 {
+		t.Errorf("%d were turned away by the replica, %d by the primary", first.count(), main.count())
+	}
+}
+
+func TestR08WhatCountsAsAFailureOfTheConnection(t *testing.T) {
+	t.Parallel()
+	// An address that swallows everything, and the connection string's own patience.
+	l := newDoor(t, "127.0.0.1:1")
+	l.shut(isSilent, 10)
+	_, dial := pgconn.Connect(t.Context(), testbed.DSN(l.addr(), "x")+"&connect_timeout=1")
+	if dial == nil || !errors.Is(dial, context.DeadlineExceeded) {
+		t.Fatalf("the dial gives %v", dial)
+	}
+	for name, tt := range map[string]struct {
+		err  error
+		want failure
+	}{
+		"connect_timeout":          {dial, timedOut},
+		"the caller's deadline":    {context.DeadlineExceeded, noFailure},
+		"the attempt's share":      {errors.Join(hook.ErrBudget, context.DeadlineExceeded), timedOut},
+		"admin_shutdown":           {&pgconn.PgError{Code: "57P01"}, refused},
+		"crash_shutdown":           {&pgconn.PgError{Code: "57P02"}, refused},
+		"cannot_connect_now":       {&pgconn.PgError{Code: "57P03"}, refused},
+		"idle_session_timeout":     {&pgconn.PgError{Code: "57P05"}, dropped},
+		"query_canceled":           {&pgconn.PgError{Code: "57014"}, noFailure},
+		"too_many_connections":     {&pgconn.PgError{Code: "53300"}, saturated},
+		"an error of the question": {&pgconn.PgError{Code: "22012"}, noFailure},
+	} {
+		if got := failureOf(tt.err, true); got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+}
