@@ -172,7 +172,7 @@ func (c *Cache) connect() {
 		return
 	}
 	c.channel = &channel{
-		client: c.cfg.Redis, name: r.channel, lease: c.cfg.Lease, now: c.now, logger: c.cfg.Logger,
+		client: c.cfg.Redis, name: r.channel, pings: prefix + "ping:" + c.salt, lease: c.cfg.Lease, now: c.now, logger: c.cfg.Logger,
 		confirmed: func() { c.mirror.flush() },
 		heard:     c.heard,
 		lost:      c.witness.doubt,

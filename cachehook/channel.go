@@ -13,10 +13,13 @@ import (
 )
 
 // channel hears which tags other processes mark and bump, and proves that it
-// hears. Its pings travel on the connection of the subscription, and Redis
-// answers in order: an answered ping says that everything published before it
-// was sent has arrived. What the mirror knows counts for one Lease from the
-// sending of the last answered ping, and no longer.
+// hears. A ping is a message to itself, published as those of the tags are: to the
+// server that commands go to. A subscription delivers in order, so one that is
+// heard says that everything published there before it has arrived. A PING on the
+// subscription would prove less: after a failover that connection can be to the
+// old master still, which lives, answers, and is told of nothing. What the mirror
+// knows counts for one Lease from the sending of the last ping that was heard, and
+// no longer.
 //
 // It reads the connection itself: the client's own channel drops messages when
 // it is full, and its silent reconnecting would hide a gap. Every subscription
@@ -24,6 +27,7 @@ import (
 type channel struct {
 	client redis.UniversalClient
 	name   string
+	pings  string // the channel of this process's own pings
 	lease  time.Duration
 	now    clock
 	logger *slog.Logger
@@ -32,9 +36,10 @@ type channel struct {
 	heard     func(tag string) // a tag was marked or bumped
 	lost      func()           // the subscription has ended
 
-	proof  atomic.Int64 // when the last answered ping was sent; 0: none
+	proof  atomic.Int64 // when the last ping that was heard was sent; 0: none
 	proven chan struct{}
 	once   sync.Once
+	sends  sync.WaitGroup // pings that Redis has not taken yet
 }
 
 // healthy reports whether the channel has proven itself within the lease.
@@ -45,6 +50,7 @@ func (c *channel) healthy() bool {
 
 // run keeps a subscription until ctx ends.
 func (c *channel) run(ctx context.Context) {
+	defer c.sends.Wait()
 	pause, lost := firstPause, false
 	for ctx.Err() == nil {
 		began := c.now()
@@ -69,7 +75,7 @@ func (c *channel) run(ctx context.Context) {
 
 // session subscribes and listens until something fails.
 func (c *channel) session(ctx context.Context) error {
-	sub := c.client.Subscribe(ctx, c.name)
+	sub := c.client.Subscribe(ctx, c.name, c.pings)
 	ctx, cancel := context.WithCancel(ctx)
 	var pinging sync.WaitGroup
 	pinging.Go(func() { c.pingLoop(ctx, sub) })
@@ -85,16 +91,18 @@ func (c *channel) session(ctx context.Context) error {
 			c.proof.Store(0)
 			c.confirmed()
 		case *redis.Message:
+			if m.Channel == c.pings {
+				c.answered(m.Payload)
+				continue
+			}
 			for tag := range strings.SplitSeq(m.Payload, tagSeparator) {
 				c.heard(tag)
 			}
-		case *redis.Pong:
-			c.answered(m.Payload)
 		}
 	}
 }
 
-// answered takes the proof that a pong is: its payload is the ping's time.
+// answered takes the proof that a heard ping is: its payload is its time.
 func (c *channel) answered(payload string) {
 	sent, err := strconv.ParseInt(payload, 10, 64)
 	if err != nil || sent <= 0 {
@@ -104,22 +112,33 @@ func (c *channel) answered(payload string) {
 	c.once.Do(func() { close(c.proven) })
 }
 
+// maxPings bounds the pings that a slow Redis has not taken yet.
+const maxPings = 8
+
 // pingLoop sends pings until ctx ends, and closes the subscription then, or when
-// no ping has been answered for so long that the connection must be dead.
+// none has been heard for so long that the connection must be dead or to another
+// server.
 func (c *channel) pingLoop(ctx context.Context, sub *redis.PubSub) {
 	defer sub.Close() //nolint:errcheck // what it could tell is told by Receive
 	interval := max(c.lease/4, 5*time.Millisecond)
 	patience := max(4*c.lease, 2*time.Second)
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	slots := make(chan struct{}, maxPings)
 	began := c.now()
 	for {
 		sent := c.now()
-		if err := sub.Ping(ctx, strconv.FormatInt(sent, 10)); err != nil {
-			return
-		}
 		if sent-max(c.proof.Load(), began) > int64(patience) {
 			return
+		}
+		select {
+		case slots <- struct{}{}:
+			c.sends.Go(func() {
+				defer func() { <-slots }()
+				// That it failed shows in that it is not heard.
+				_ = c.client.Publish(ctx, c.pings, strconv.FormatInt(sent, 10)).Err()
+			})
+		default:
 		}
 		select {
 		case <-ctx.Done():

@@ -1,10 +1,16 @@
 package cachehook
 
 import (
+	"context"
 	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/gorminfra/infra/internal/hook"
+	"github.com/gorminfra/infra/internal/testbed"
 )
 
 // A lease counts from the sending of the ping: what was published between that
@@ -54,4 +60,47 @@ func TestLeaseCountsFromThePingNotFromItsAnswer(t *testing.T) {
 			}
 		}
 	})
+}
+
+// leftBehind has its subscriptions on another server than its commands, as a
+// client has after a failover: go-redis does not close the connection of a
+// subscription to the old master, which may live on.
+type leftBehind struct {
+	redis.UniversalClient
+	old redis.UniversalClient
+}
+
+func (l leftBehind) Subscribe(ctx context.Context, channels ...string) *redis.PubSub {
+	return l.old.Subscribe(ctx, channels...)
+}
+
+// C07: the old master answers, and is told of nothing.
+func TestC07SubscriptionToAnOldMasterProvesNothing(t *testing.T) {
+	t.Parallel()
+	testbed.RequireRedis(t)
+	server, old := testbed.SharedRedis(t), testbed.NewRedis(t, testbed.RedisConfig{})
+	dsn := database(t)
+	name := namespace(t)
+	a := open(t, dsn, Config{Redis: clientOf(t, server.Addr()), Name: name})
+	behind := leftBehind{clientOf(t, server.Addr()), clientOf(t, old.Addr())}
+	b := open(t, dsn, Config{Redis: behind, Name: name, Lease: 200 * time.Millisecond})
+	ready(t, a)
+	eventually(t, "b subscribes", 30*time.Second, func() bool {
+		n, err := behind.old.PubSubNumSub(t.Context(), b.cache.channel.name).Result()
+		must(t, err)
+		return n[b.cache.channel.name] > 0
+	})
+	for price := int64(20); price < 25; price++ {
+		// It may be served from Redis, but not from memory alone.
+		eventually(t, "b fills", 30*time.Second, func() bool {
+			b.price(t, 1)
+			return b.price(t, 1) == a.price(t, 1) && b.seen.looked(hook.Hit) > 0
+		})
+		a.setPrice(t, 1, price)
+		time.Sleep(210 * time.Millisecond) //nolint:forbidigo // a lease passes
+		equal(t, "b", b.price(t, 1), price)
+		if b.cache.Stats().Trusted {
+			t.Fatal("b trusts its memory, and hears nothing of what a writes")
+		}
+	}
 }
