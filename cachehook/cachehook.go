@@ -46,6 +46,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,6 +74,9 @@ type Cache struct {
 	flights flights
 	batches batches
 	plans   plans
+
+	refreshes refreshes
+
 	catalog librarian
 	floors  positions
 	pending quarantine
@@ -110,7 +114,7 @@ type Cache struct {
 // New makes a cache. It starts nothing and cannot fail: faults of the
 // configuration are reported by db.Use.
 func New(cfg Config) *Cache {
-	c := &Cache{fault: cfg.Validate(), now: newClock(), warm: make(chan struct{}), ended: make(chan struct{}), salt: mint().String()}
+	c := &Cache{fault: cfg.Validate(), now: newClock(), warm: make(chan struct{}), ended: make(chan struct{}), refreshes: refreshes{seed: maphash.MakeSeed()}, salt: mint().String()}
 	c.cfg = cfg.withDefaults()
 	c.cfg.Logger = c.cfg.Logger.With("db", c.cfg.Name)
 	c.cfg.Tables, c.cfg.Affects = foldRules(cfg.Tables), foldEdges(cfg.Affects)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"time"
 	"unicode"
@@ -34,6 +35,19 @@ type Config struct {
 	L1 L1
 	// L2 is Redis; without Redis there is none.
 	L2 L2
+
+	// NotFoundTTL is the longest that a result without rows is served, where the
+	// rule of a table does not say otherwise; never longer than another result
+	// would be. Default 10 s; negative: it is not cached.
+	NotFoundTTL time.Duration
+	// EarlyRefresh reads results in daily use anew shortly before their TTL ends,
+	// in the background, so that nobody waits for them: each hit does so with the
+	// probability of [XFetch], which grows towards the end and with the time that
+	// the query took, times this factor. 1 is the usual one, larger is earlier;
+	// zero or negative: off. One refresh of a result is under way in an instance.
+	//
+	// [XFetch]: https://www.vldb.org/pvldb/vol8/p886-vattani.pdf
+	EarlyRefresh float64
 
 	// Lease is how long what this process knows of the tags counts after Redis
 	// last proved that it would have told of a change: the time by which
@@ -99,6 +113,15 @@ type Rule struct {
 	// Zero: as long as the levels say. A query of several tables gets the
 	// shortest that a rule names.
 	TTL time.Duration
+	// NotFoundTTL stands in the place of Config.NotFoundTTL for queries of the
+	// table; the shortest that a rule names.
+	NotFoundTTL time.Duration
+	// StaleFor lets a result whose TTL has ended be served for so much longer
+	// while it is read anew in the background, so that nobody waits. Never one
+	// from before a write, and never beyond TTL and StaleFor together. Zero: not
+	// at all. A query of several tables gets the shortest of their rules' times,
+	// which is not at all where one does not allow it.
+	StaleFor time.Duration
 }
 
 // RevalidateAlways is the Lease of a cache that asks Redis at each hit.
@@ -152,7 +175,7 @@ func (c Config) longestTTL() time.Duration {
 		longest = max(longest, c.L2.TTL)
 	}
 	for _, r := range c.Tables {
-		longest = max(longest, r.TTL)
+		longest = max(longest, max(r.TTL, c.L1.TTL, c.L2.TTL)+r.StaleFor)
 	}
 	return longest
 }
@@ -163,6 +186,7 @@ func (c Config) withDefaults() Config {
 	c.L1.MaxBytes = cmp.Or(c.L1.MaxBytes, 10<<20)
 	c.L1.TTL = cmp.Or(c.L1.TTL, time.Minute)
 	c.L2.TTL = cmp.Or(c.L2.TTL, 5*time.Minute)
+	c.NotFoundTTL = cmp.Or(c.NotFoundTTL, 10*time.Second)
 	c.Lease = cmp.Or(c.Lease, 500*time.Millisecond)
 	c.Timeout = cmp.Or(c.Timeout, 50*time.Millisecond)
 	c.FlightTimeout = cmp.Or(c.FlightTimeout, 30*time.Second)
@@ -196,6 +220,12 @@ func (c Config) Validate() error {
 	}
 	ttl("L1.TTL", c.L1.TTL)
 	ttl("L2.TTL", c.L2.TTL)
+	if c.NotFoundTTL > 0 {
+		ttl("NotFoundTTL", c.NotFoundTTL)
+	}
+	if c.EarlyRefresh > 100 || math.IsNaN(c.EarlyRefresh) {
+		bad("EarlyRefresh", c.EarlyRefresh, "must be at most 100")
+	}
 	if c.Lease != RevalidateAlways && (c.Lease < 20*time.Millisecond || c.Lease > time.Minute) {
 		bad("Lease", c.Lease, "must be RevalidateAlways or from 20ms to 1m0s")
 	}
@@ -205,6 +235,12 @@ func (c Config) Validate() error {
 		}
 		if r.TTL != 0 {
 			ttl(fmt.Sprintf("Tables[%q].TTL", name), r.TTL)
+		}
+		if r.NotFoundTTL > 0 {
+			ttl(fmt.Sprintf("Tables[%q].NotFoundTTL", name), r.NotFoundTTL)
+		}
+		if r.StaleFor < 0 || r.StaleFor > maxTTL {
+			bad(fmt.Sprintf("Tables[%q].StaleFor", name), r.StaleFor, fmt.Sprintf("must be from 0 to %v", maxTTL))
 		}
 	}
 	for i, w := range c.Warm {

@@ -19,6 +19,7 @@ type entry struct {
 	expires int64 // on the cache's monotonic clock, nanoseconds
 	read    int64 // by when it had been read from a database, as far as this process knows; see shownAt
 	bytes   uint32
+	cost    uint32 // what reading it took, microseconds; 0: not known
 
 	// Of memory, guarded by the shard's mutex.
 	key          string
@@ -47,6 +48,9 @@ func newEntry(value any, size int, cells []*cell, stamps []stamp, expires int64)
 // bytesOf is a size that an entry can hold; a larger one is more than any bound.
 func bytesOf(n int) uint32 { return uint32(min(uint64(n), math.MaxUint32)) }
 
+// costOf is a time in nanoseconds as an entry holds it.
+func costOf(ns int64) uint32 { return uint32(min(max(ns/1000, 0), math.MaxUint32)) }
+
 // started is when the process began, for times that are short to keep.
 var started = time.Now()
 
@@ -56,7 +60,16 @@ func (e *entry) shownAt() time.Time { return started.Add(time.Duration(e.read)) 
 // with returns an entry that differs in its value alone, which is more bytes
 // larger.
 func (e *entry) with(value any, more int) *entry {
-	return &entry{value: value, deps: e.deps, expires: e.expires, read: e.read, bytes: bytesOf(int(e.bytes) + more)}
+	return &entry{value: value, deps: e.deps, expires: e.expires, read: e.read, cost: e.cost, bytes: bytesOf(int(e.bytes) + more)}
+}
+
+// stamps returns those that the entry was made under.
+func (e *entry) stamps() []stamp {
+	s := make([]stamp, len(e.deps))
+	for i := range e.deps {
+		s[i] = e.deps[i].stamp
+	}
+	return s
 }
 
 // current reports whether the mirror knows every tag's stamp, and all are the

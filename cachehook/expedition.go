@@ -15,6 +15,7 @@ type expedition struct {
 	fork   *hook.Record
 	ctx    context.Context
 	cancel func()
+	aging  *entry // that the work shall replace, or nil
 
 	mu   sync.Mutex // guards the rest
 	gone bool       // the leader's caller has left
@@ -50,6 +51,8 @@ func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, 
 	x.cancel = func() { timer.Stop(); closing(); cancel() }
 	x.fork = r.Fork(x.ctx)
 	x.fork.Background, x.fork.Quiet = false, true
+	var own bool
+	x.fork.Args, own = ownArgs(r.Args)
 
 	c.flights.start(name, f, func() (landing, func()) { return c.work(x, q, s, timer, closing) })
 	select {
@@ -57,6 +60,9 @@ func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, 
 	case <-ctx.Done():
 		if tail := x.leave(); tail != nil {
 			_ = tail.Close()
+		}
+		if !own { // the caller may change them from now on
+			x.cancel()
 		}
 		return nil, ctx.Err()
 	}
@@ -99,7 +105,7 @@ func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, clo
 	}()
 	e, at, waited := c.again(q, s.stamps, s.asked)
 	x.fork.Waited += waited
-	if e != nil {
+	if e != nil && (x.aging == nil || e != x.aging && c.now() < e.expires) {
 		done = true
 		if _, not := e.value.(unstorable); not {
 			return landing{}, nil

@@ -34,7 +34,7 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 		return load(ctx)
 	}
 	form := formOf(reflect.TypeFor[T]())
-	q := query{key: handKey(reflect.TypeFor[T]().String(), key, resolved), ttl: ttl, kind: kindBlob}
+	q := query{key: handKey(reflect.TypeFor[T]().String(), key, resolved), terms: terms{ttl: ttl}, kind: kindBlob}
 	q.cells, q.tags = c.handCells(resolved)
 	s := c.find(ctx, &q)
 	switch {

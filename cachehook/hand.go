@@ -74,7 +74,7 @@ func (c *Cache) Set(ctx context.Context, key string, v []byte, ttl time.Duration
 	if err != nil || !known {
 		return err
 	}
-	q := query{key: handKey("set", key, nil), ttl: ttl, kind: kindBlob}
+	q := query{key: handKey("set", key, nil), terms: terms{ttl: ttl}, kind: kindBlob}
 	q.cells, q.tags = c.handCells(resolved)
 	began := c.now()
 	s := c.find(ctx, &query{key: handKey("none", "", nil), kind: kindBlob, cells: q.cells, tags: q.tags})

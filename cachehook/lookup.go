@@ -2,6 +2,7 @@ package cachehook
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"slices"
@@ -13,10 +14,10 @@ import (
 type query struct {
 	key   []byte
 	cells []*cell
-	tags  []string      // of the cells
-	ttl   time.Duration // 0: as the levels say
-	kind  byte          // of payload
-	mixed bool          // a snapshot does not do: the rows are asked for
+	tags  []string // of the cells
+	terms
+	kind  byte // of payload
+	mixed bool // a snapshot does not do: the rows are asked for
 
 	sessions uint32 // Cache.sessions when the query began; of rows
 }
@@ -34,6 +35,7 @@ const (
 type standing struct {
 	entry  *entry // fit to be served, or nil
 	level  level
+	now    int64         // when its times were looked at
 	waited time.Duration // for Redis
 
 	// Without an entry: stamps to read the database under, or nil when it must
@@ -55,13 +57,14 @@ func (c *Cache) find(ctx context.Context, q *query) standing {
 		}
 	}
 	e := c.memory.get(q.key)
-	if e != nil && c.now() >= e.expires {
+	now := c.now()
+	if e != nil && now >= e.expires+int64(q.stale) {
 		c.memory.remove(q.key, e)
 		e = nil
 	}
 	if c.trusted() {
 		if e != nil && e.current(c.mirror) {
-			return standing{entry: e, level: inMemory}
+			return standing{entry: e, level: inMemory, now: now}
 		}
 		if stamps, known := c.present(q.cells); known {
 			return standing{stamps: stamps}
@@ -81,7 +84,7 @@ func (c *Cache) find(ctx context.Context, q *query) standing {
 	if !ok {
 		s = standing{}
 	}
-	s.waited = time.Since(began)
+	s.waited, s.now = time.Since(began), now
 	return s
 }
 
@@ -107,6 +110,7 @@ func (c *Cache) ask(ctx context.Context, q *query, e *entry) standing {
 	if e == nil {
 		name = l2Name(q.key)
 	}
+	asked := c.now()
 	// Not ctx: others may wait for the answer, and the budget bounds it.
 	a, err := c.store.lookup(context.WithoutCancel(ctx), q.tags, name)
 	if err != nil || c.doubtful() {
@@ -122,7 +126,7 @@ func (c *Cache) ask(ctx context.Context, q *query, e *entry) standing {
 	if e != nil && e.carries(a.stamps) {
 		return standing{entry: e, level: inMemory}
 	}
-	if e = c.fromPayload(q, a, a.stamps); e != nil {
+	if e = c.fromPayload(q, a, a.stamps, asked); e != nil {
 		c.memory.put(q.key, e)
 		return standing{entry: e, level: inRedis}
 	}
@@ -130,8 +134,9 @@ func (c *Cache) ask(ctx context.Context, q *query, e *entry) standing {
 }
 
 // fromPayload makes an entry of what L2 holds, or returns nil if it is not what
-// the query needs under these stamps.
-func (c *Cache) fromPayload(q *query, a answer, stamps []stamp) *entry {
+// the query needs under these stamps. asked is the time before Redis was asked: what
+// it says of the time left counts from then at the earliest.
+func (c *Cache) fromPayload(q *query, a answer, stamps []stamp, asked int64) *entry {
 	if a.data == nil {
 		return nil
 	}
@@ -149,20 +154,22 @@ func (c *Cache) fromPayload(q *query, a answer, stamps []stamp) *entry {
 		value, size = p.rows, p.rows.bytes()
 		p.rows.mixed = q.mixed
 	}
-	life := min(a.ttl, c.cfg.L1.TTL)
-	if q.ttl > 0 {
-		life = min(a.ttl, q.ttl)
-	}
-	return newEntry(value, size, q.cells, stamps, c.now()+int64(life))
+	l1, _ := c.lives(q, value)
+	return newEntry(value, size, q.cells, stamps, asked+int64(min(a.ttl-q.stale, l1)))
 }
 
-// lives returns for how long a value of that TTL stays in each level. Jitter
-// only shortens: entries that were filled together do not end together.
-func (c *Cache) lives(ttl time.Duration) (l1, l2 time.Duration) {
+// lives returns for how long a value of the query stays in each level, without
+// the time that it may be served beyond. Jitter only shortens: entries that were
+// filled together do not end together.
+func (c *Cache) lives(q *query, value any) (l1, l2 time.Duration) {
 	l1, l2 = c.cfg.L1.TTL, c.cfg.L2.TTL
-	if ttl > 0 {
-		ttl = min(ttl, maxTTL)
+	if q.ttl > 0 {
+		ttl := min(q.ttl, maxTTL)
 		l1, l2 = ttl, ttl
+	}
+	if set, ok := value.(*rowset); ok && set.rows == 0 {
+		most := cmp.Or(q.notFound, c.cfg.NotFoundTTL)
+		l1, l2 = min(l1, most), min(l2, most)
 	}
 	keep := 1 - 0.1*rand.Float64()
 	return time.Duration(float64(l1) * keep), time.Duration(float64(l2) * keep)
@@ -171,8 +178,12 @@ func (c *Cache) lives(ttl time.Duration) (l1, l2 time.Duration) {
 // fill puts a value that was read under these stamps into memory, and returns
 // what is left to do for L2. began is the time before the database was asked.
 func (c *Cache) fill(q *query, stamps []stamp, value any, size int, began int64, p *payload) (*entry, func()) {
-	l1, l2 := c.lives(q.ttl)
+	l1, l2 := c.lives(q, value)
 	e := newEntry(value, size, q.cells, stamps, began+int64(l1))
+	e.cost = costOf(c.now() - began)
+	if l1 < 0 {
+		return e, nil // nothing was found, and that is not to be kept
+	}
 	if q.kind == kindRows && q.sessions != c.sessions.Load() {
 		return e, nil // perhaps read on a connection whose session was changed
 	}
@@ -190,7 +201,8 @@ func (c *Cache) fill(q *query, stamps []stamp, value any, size int, began int64,
 	return e, func() {
 		p.tags, p.stamps = q.tags, stamps
 		data, ok := p.encode()
-		left := l2 - time.Duration(c.now()-began)
+		// Redis counts from when it takes the command.
+		left := l2 + q.stale - time.Duration(c.now()-began) - min(c.cfg.Timeout, l2/20)
 		if !ok || left < time.Millisecond || len(data) > 2*c.cfg.MaxResult {
 			return
 		}
@@ -201,7 +213,7 @@ func (c *Cache) fill(q *query, stamps []stamp, value any, size int, began int64,
 // again looks once more where a flight that has just landed would have put it,
 // and tells how long it waited for Redis.
 func (c *Cache) again(q *query, stamps []stamp, asked bool) (*entry, level, time.Duration) {
-	if e := c.memory.get(q.key); e != nil && c.now() < e.expires && e.carries(stamps) {
+	if e := c.memory.get(q.key); e != nil && c.now() < e.expires+int64(q.stale) && e.carries(stamps) {
 		if _, typed := e.value.(*snapshot); !typed || !q.mixed {
 			return e, inMemory, 0
 		}
@@ -209,13 +221,13 @@ func (c *Cache) again(q *query, stamps []stamp, asked bool) (*entry, level, time
 	if c.store == nil || asked {
 		return nil, nowhere, 0
 	}
-	began := time.Now()
+	began, sent := time.Now(), c.now()
 	a, err := c.store.fetch(context.Background(), l2Name(q.key))
 	waited := time.Since(began)
 	if err != nil || c.doubtful() {
 		return nil, nowhere, waited
 	}
-	e := c.fromPayload(q, a, stamps)
+	e := c.fromPayload(q, a, stamps, sent)
 	if e == nil {
 		return nil, nowhere, waited
 	}

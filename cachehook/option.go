@@ -21,11 +21,17 @@ func TTL(d time.Duration) clause.Expression { return option{ttl: &d} }
 // its tables, for [Cache.Invalidate].
 func Tags(tags ...string) clause.Expression { return option{tags: foldTags(tags)} }
 
+// StaleFor makes the query cached, and lets its result be served for d after its
+// TTL has ended while it is read anew in the background; see [Rule.StaleFor],
+// which it overrules.
+func StaleFor(d time.Duration) clause.Expression { return option{stale: &d} }
+
 // option is a clause that writes no SQL. It stands among the statement's
 // Clauses: Settings would be inherited by preloads.
 type option struct {
-	ttl  *time.Duration
-	tags []string
+	ttl   *time.Duration
+	stale *time.Duration
+	tags  []string
 }
 
 var (
@@ -43,6 +49,9 @@ func (o option) ModifyStatement(stmt *gorm.Statement) {
 	if before, ok := stmt.Clauses[optionClause].Expression.(option); ok {
 		if o.ttl == nil {
 			o.ttl = before.ttl
+		}
+		if o.stale == nil {
+			o.stale = before.stale
 		}
 		o.tags = slices.Concat(before.tags, o.tags)
 	}

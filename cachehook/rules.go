@@ -8,24 +8,41 @@ import (
 	"github.com/gorminfra/infra/internal/sqltext"
 )
 
+// terms are for how long a query's results are served. They are part of its key.
+type terms struct {
+	ttl      time.Duration // 0: as the levels say
+	notFound time.Duration // 0: as Config says; negative: not at all
+	stale    time.Duration // beyond the TTL, while it is read anew
+}
+
 // byRule reports whether every table that the text reads has a rule, and the
 // shortest of their times.
-func (c *Cache) byRule(text *sqltext.Statement) (ttl time.Duration, ok bool) {
+func (c *Cache) byRule(text *sqltext.Statement) (t terms, ok bool) {
 	if len(c.cfg.Tables) == 0 {
-		return 0, false
+		return t, false
 	}
-	for _, t := range text.Reads {
-		r, ok := c.cfg.Tables[t.Name]
+	for i, table := range text.Reads {
+		r, ok := c.cfg.Tables[table.Name]
 		if !ok {
-			if r, ok = c.cfg.Tables[strings.ToLower(t.Name)]; !ok {
-				return 0, false
+			if r, ok = c.cfg.Tables[strings.ToLower(table.Name)]; !ok {
+				return terms{}, false
 			}
 		}
-		if r.TTL > 0 && (ttl == 0 || r.TTL < ttl) {
-			ttl = r.TTL
+		t.ttl = shorter(t.ttl, r.TTL)
+		t.notFound = shorter(t.notFound, r.NotFoundTTL)
+		if i == 0 || r.StaleFor < t.stale {
+			t.stale = r.StaleFor
 		}
 	}
-	return ttl, true
+	return t, true
+}
+
+// shorter returns the shorter of two times, of which zero says nothing.
+func shorter(a, b time.Duration) time.Duration {
+	if b != 0 && (a == 0 || b < a) {
+		return b
+	}
+	return a
 }
 
 func foldRules(rules map[string]Rule) map[string]Rule {

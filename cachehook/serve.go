@@ -21,14 +21,16 @@ const unstorableFor = 10 * time.Second
 
 // queryKey writes the key of a statement to b. It reports false when an argument
 // cannot be told from its look.
-func queryKey(b []byte, p *plan, r *hook.Record, ttl time.Duration, own []string) ([]byte, bool) {
+func queryKey(b []byte, p *plan, r *hook.Record, t terms, own []string) ([]byte, bool) {
 	b = append(b, p.lead...)
 	dest := "rows"
 	if r.Chain == hook.Query && r.DB.Statement.Dest != nil {
 		dest = reflect.TypeOf(r.DB.Statement.Dest).String()
 	}
 	b = appendString(b, dest)
-	b = binary.AppendVarint(b, int64(ttl))
+	b = binary.AppendVarint(b, int64(t.ttl))
+	b = binary.AppendVarint(b, int64(t.notFound))
+	b = binary.AppendVarint(b, int64(t.stale))
 	b = binary.AppendUvarint(b, uint64(len(own)))
 	for _, tag := range own {
 		b = appendString(b, tag)
@@ -39,9 +41,12 @@ func queryKey(b []byte, p *plan, r *hook.Record, ttl time.Duration, own []string
 // serve answers a statement from the cache or lets it through.
 func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 	o, _ := optionOf(r.DB.Statement)
-	ttl, _ := c.byRule(r.Text)
+	terms, _ := c.byRule(r.Text)
 	if o.ttl != nil {
-		ttl = *o.ttl
+		terms.ttl = *o.ttl
+	}
+	if o.stale != nil {
+		terms.stale = min(max(*o.stale, 0), maxTTL)
 	}
 	for _, tag := range o.tags {
 		if checkTag(tag) != nil {
@@ -59,18 +64,21 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 	}
 	buf := keyBuffers.Get().(*[]byte)
 	defer func() { keyBuffers.Put(buf) }()
-	key, ok := queryKey((*buf)[:0], p, r, ttl, o.tags)
+	key, ok := queryKey((*buf)[:0], p, r, terms, o.tags)
 	*buf = key
 	if !ok {
 		return c.through(ctx, r, reasonArgument)
 	}
-	q := query{key: key, ttl: ttl, kind: kindRows, sessions: sessions}
+	q := query{key: key, terms: terms, kind: kindRows, sessions: sessions}
 	q.cells, q.tags = c.withTags(p, o.tags)
 
 	s := c.find(ctx, &q)
 	r.Waited += s.waited
 	switch {
 	case s.entry != nil:
+		if c.due(&q, s.entry, s.now) {
+			c.refresh(ctx, r, &q, s.entry)
+		}
 		return c.hit(ctx, r, &q, s.entry, s.level)
 	case s.stamps == nil:
 		r.Lookup = hook.Bypass
@@ -119,6 +127,9 @@ func (c *Cache) hit(ctx context.Context, r *hook.Record, q *query, e *entry, at 
 		return c.through(ctx, r, reasonSize)
 	}
 	r.Lookup, r.Shown = hook.Hit, e.shownAt()
+	if q.stale > 0 && c.now() >= e.expires {
+		c.counts.stale.Add(1)
+	}
 	switch at {
 	case inMemory:
 		r.Outcome = hook.L1
@@ -149,11 +160,7 @@ func (c *Cache) misfit(ctx context.Context, r *hook.Record, q *query, e *entry) 
 	}
 	own := *q
 	own.key, own.mixed = bytes.Clone(q.key), true // a flight outlives the buffer
-	s := standing{stamps: make([]stamp, len(e.deps))}
-	for i := range e.deps {
-		s.stamps[i] = e.deps[i].stamp
-	}
-	return c.fly(ctx, r, &own, s)
+	return c.fly(ctx, r, &own, standing{stamps: e.stamps()})
 }
 
 // keepTyped lets GORM scan the entry's rows once more, and keeps what it makes

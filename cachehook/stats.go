@@ -26,6 +26,7 @@ var reasonNames = [reasons]string{"table", "catalog", "argument", "tag", "size",
 // counters only grow.
 type counters struct {
 	l1, l2, shared, misses, fills, invalidations, untold, corrupt atomic.Uint64
+	stale, refreshes                                              atomic.Uint64
 	bypasses                                                      [reasons]atomic.Uint64
 }
 
@@ -44,6 +45,8 @@ type Stats struct {
 	L1Hits, L2Hits uint64 // served from memory, from Redis
 	Shared         uint64 // served by another's query
 	Misses         uint64 // went to the database, and filled or tried to
+	Stale          uint64 // those of them whose TTL had ended, by StaleFor
+	Refreshes      uint64 // results read anew in the background
 	Fills          uint64 // results stored
 	Evictions      uint64 // results dropped from memory to make room
 	Invalidations  uint64 // tags that got a new stamp from this process
@@ -69,7 +72,8 @@ func (c *Cache) Stats() Stats {
 	s := Stats{
 		L1Hits: n.l1.Load(), L2Hits: n.l2.Load(), Shared: n.shared.Load(), Misses: n.misses.Load(), Fills: n.fills.Load(),
 		Evictions: c.memory.evictions.Load(), Invalidations: n.invalidations.Load(), Corrupt: n.corrupt.Load(),
-		Untold:      n.untold.Load(),
+		Untold: n.untold.Load(),
+		Stale:  n.stale.Load(), Refreshes: n.refreshes.Load(),
 		RedisErrors: c.guard.errors.Load(), Bypasses: make(map[string]uint64, reasons),
 		Entries: c.memory.entries.Load(), Bytes: c.memory.bytes.Load(), Quarantined: c.pending.len(), InDoubt: c.doubts.len(),
 		Waiting:     c.flights.waiting.Load(),
@@ -87,6 +91,8 @@ var (
 	metricMisses        = &hook.Metric{Name: "cache_misses_total", Counter: true, Help: "Look-ups that had to read the database."}
 	metricBypasses      = &hook.Metric{Name: "cache_bypasses_total", Counter: true, Labels: []string{"reason"}, Help: "Statements that asked for the cache and could not use it."}
 	metricFills         = &hook.Metric{Name: "cache_fills_total", Counter: true, Help: "Results stored."}
+	metricStale         = &hook.Metric{Name: "cache_stale_hits_total", Counter: true, Help: "Results served after their TTL had ended, by StaleFor."}
+	metricRefreshes     = &hook.Metric{Name: "cache_refreshes_total", Counter: true, Help: "Results read anew in the background."}
 	metricEvictions     = &hook.Metric{Name: "cache_evictions_total", Counter: true, Help: "Results dropped from memory to make room."}
 	metricInvalidations = &hook.Metric{Name: "cache_invalidations_total", Counter: true, Help: "Tags invalidated by this process."}
 	metricUntold        = &hook.Metric{Name: "cache_untold_writes_total", Counter: true, Help: "Writes that Redis was not told of, because no instance caches their tables."}
@@ -112,6 +118,8 @@ func (p part) Meter(emit func(m *hook.Metric, value float64, labels ...string)) 
 		emit(metricBypasses, float64(s.Bypasses[why]), why)
 	}
 	emit(metricFills, float64(s.Fills))
+	emit(metricStale, float64(s.Stale))
+	emit(metricRefreshes, float64(s.Refreshes))
 	emit(metricEvictions, float64(s.Evictions))
 	emit(metricInvalidations, float64(s.Invalidations))
 	emit(metricUntold, float64(s.Untold))
