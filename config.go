@@ -55,8 +55,8 @@ type Config struct {
 // HTTP says what Middleware does beyond opening a scope.
 type HTTP struct {
 	// Requests limits requests, each user's and all together, apart from the
-	// statements that they run: PerUser, Global and Anonymous are used, the rest
-	// is taken from Config.Limits. Zero: requests are not limited.
+	// statements that they run. All but the limits and the rules themselves is
+	// taken from Config.Limits. Zero: requests are not limited.
 	Requests RequestLimits
 	// Route names a request in reports, logs and metrics; it must have few
 	// values, never the raw path. Default: the pattern that http.ServeMux
@@ -68,6 +68,9 @@ type HTTP struct {
 type RequestLimits struct {
 	PerUser limithook.Limit
 	Global  limithook.Limit
+	// Rules are further limits. Their KeyOf, which is for statements, does not
+	// apply.
+	Rules []limithook.Rule
 }
 
 const (
@@ -121,15 +124,23 @@ func (c Config) Validate() error {
 	c = c.withDefaults()
 	errs = append(errs,
 		c.Resolver.Validate(), c.Cache.Validate(), c.Limits.Validate(),
-		c.HTTP.Requests.PerUser.Validate("infra: HTTP.Requests.PerUser"), c.HTTP.Requests.Global.Validate("infra: HTTP.Requests.Global"),
+		c.HTTP.Requests.validate(),
 		c.NPlusOne.Validate(), c.SlowLog.Validate(), c.Metrics.Validate())
 	return errors.Join(errs...)
+}
+
+func (r RequestLimits) validate() error {
+	err := limithook.Config{PerUser: r.PerUser, Global: r.Global, Rules: r.Rules}.Validate()
+	if err == nil {
+		return nil
+	}
+	return errors.New(strings.ReplaceAll(err.Error(), "limithook: ", "infra: HTTP.Requests."))
 }
 
 // requestLimits is the configuration of the limiter of requests.
 func (c Config) requestLimits() limithook.Config {
 	l := c.Limits
-	l.PerUser, l.Global = c.HTTP.Requests.PerUser, c.HTTP.Requests.Global
+	l.PerUser, l.Global, l.Rules = c.HTTP.Requests.PerUser, c.HTTP.Requests.Global, c.HTTP.Requests.Rules
 	l.Name += requestsSuffix
 	l.Lease.For = 0 // by the windows of requests
 	return l

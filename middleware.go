@@ -77,7 +77,7 @@ func (p *Plugin) Middleware(next http.Handler) http.Handler {
 				return // the client has gone
 			}
 			if !d.Allowed {
-				limithook.WriteRefusal(rw, r, refusal(d))
+				limithook.WriteRefusal(rw, r, l.Refusal(ctx, d))
 				completed = true
 				return
 			}
@@ -95,13 +95,6 @@ func (p *Plugin) Middleware(next http.Handler) http.Handler {
 // false, and writes nothing, when err is no such refusal.
 func WriteLimited(w http.ResponseWriter, r *http.Request, err error) bool {
 	return limithook.WriteLimited(w, r, err)
-}
-
-func refusal(d limithook.Decision) *limithook.Error {
-	return &limithook.Error{
-		Scope: d.Scope, Limit: d.Limit, Window: d.Window, Remaining: d.Remaining,
-		RetryAfter: d.RetryAfter, Reset: time.Now().Add(d.RetryAfter),
-	}
 }
 
 // route names the request.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +125,48 @@ func TestMiddlewareLimitsRequestsApartFromStatements(t *testing.T) {
 	if calls != 2 {
 		t.Errorf("the handler ran %d times", calls)
 	}
+}
+
+func TestRequestLimitsByRouteAndChangedLive(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, testbed.SharedCluster(t))
+	db := s.open(t)
+	cfg := limited(infra.Config{}, 1000)
+	cfg.Limits.UnixReset = true
+	cfg.HTTP.Requests = infra.RequestLimits{
+		PerUser: limithook.PerMinute(4),
+		Rules:   []limithook.Rule{{Name: "route", Key: limithook.ByRoute, Rate: limithook.PerMinute(2)}},
+	}
+	p := use(t, db, cfg)
+	mux := http.NewServeMux()
+	for _, path := range []string{"/a", "/b"} {
+		mux.HandleFunc("GET "+path, func(http.ResponseWriter, *http.Request) {})
+	}
+	url := serve(t, p.Middleware(mux))
+	step := func(path, user string, want int) http.Header {
+		t.Helper()
+		resp, _ := get(t, url+path, user)
+		if resp.StatusCode != want {
+			t.Errorf("%s of %s: %d, want %d", path, user, resp.StatusCode, want)
+		}
+		return resp.Header
+	}
+	step("/a", "ann", 200)
+	h := step("/a", "bob", 200)
+	if at, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); err != nil || time.Until(time.Unix(at, 0)) < 50*time.Second {
+		t.Errorf("X-RateLimit-Reset is %q", h.Get("X-RateLimit-Reset"))
+	}
+	if h := step("/a", "ann", 429); h.Get("Retry-After") == "" || h.Get("X-RateLimit-Limit") != "" {
+		t.Errorf("the route's own limit is told to a user: %v", h)
+	}
+	step("/b", "ann", 200)
+	check(t, p.Requests().SetLimits(limithook.PerMinute(1), limithook.Limit{}))
+	step("/b", "ann", 429)
+	check(t, p.Requests().SetLimits(limithook.Limit{}, limithook.Limit{}))
+	step("/b", "ann", 200)
+	step("/b", "ann", 429) // by the route
+	check(t, p.Requests().SetRule("route", limithook.Limit{}))
+	step("/b", "ann", 200)
 }
 
 func TestDebugHeadersOnlyInDevelopment(t *testing.T) {

@@ -41,7 +41,7 @@ type Plugin struct {
 	slowlog  *slowlog.Log
 	metrics  *metrics.Metrics
 
-	requests atomic.Pointer[limithook.Limiter] // of HTTP requests, nil: not limited
+	requests atomic.Pointer[limithook.Limiter] // of HTTP requests, nil before db.Use
 
 	mu      sync.Mutex // guards the rest
 	used    bool
@@ -106,14 +106,12 @@ func (p *Plugin) parts() []part {
 
 // start must be called with mu held.
 func (p *Plugin) start(db *gorm.DB) error {
-	if r := p.cfg.HTTP.Requests; !r.PerUser.IsZero() || !r.Global.IsZero() {
-		l, err := limithook.NewLimiter(p.cfg.requestLimits())
-		if err != nil {
-			return err
-		}
-		p.requests.Store(l)
-		p.release = append(p.release, l.Close)
+	requests, err := limithook.NewLimiter(p.cfg.requestLimits())
+	if err != nil {
+		return err
 	}
+	p.requests.Store(requests)
+	p.release = append(p.release, requests.Close)
 	for _, part := range p.parts() {
 		if err := db.Use(part); err != nil {
 			return fmt.Errorf("infra: use %s: %w", part.Name(), err)
@@ -170,8 +168,13 @@ func (p *Plugin) Resolver() *resolver.Resolver { return p.resolver }
 // Cache is the query cache, for use by hand too.
 func (p *Plugin) Cache() *cachehook.Cache { return p.cache }
 
-// Limits is the limiter of statements.
+// Limits is the limiter of statements. Its SetLimits changes the limits while the
+// program runs.
 func (p *Plugin) Limits() *limithook.Limiter { return p.limits.Limiter() }
+
+// Requests is the limiter of HTTP requests, by Config.HTTP.Requests and what was
+// set on it since; nil before db.Use.
+func (p *Plugin) Requests() *limithook.Limiter { return p.requests.Load() }
 
 // NPlusOne is the detector of N+1 queries.
 func (p *Plugin) NPlusOne() *nplusone.Detector { return p.nplusone }

@@ -40,6 +40,13 @@ func (l *Limiter) SetRule(name string, rate Limit) error {
 }
 
 func (l *Limiter) change(set func(*Config) error) error {
+	if err := l.swap(set); err != nil || l.changed == nil {
+		return err
+	}
+	return l.changed()
+}
+
+func (l *Limiter) swap(set func(*Config) error) error {
 	l.changing.Lock()
 	defer l.changing.Unlock()
 	cfg := l.terms.Load().config(l.cfg)

@@ -64,8 +64,12 @@ type Config struct {
 	Cost func(ctx context.Context, st Statement) int
 	// Identity finds whom an HTTP request belongs to; empty: nobody. It is asked
 	// by [Limits.Middleware], and by the one of the plugin that contains this
-	// package. Nil: the application calls [WithUser] itself.
+	// package. Nil: the application calls [WithUser] itself. Ready ones are
+	// [ByHeader], [ByContext], [ByClient] and [FirstOf].
 	Identity func(*http.Request) string
+	// UnixReset writes the header X-RateLimit-Reset in Unix seconds instead of
+	// RFC 3339.
+	UnixReset bool
 
 	// Lease lets one round trip to Redis pay for several decisions.
 	Lease Lease

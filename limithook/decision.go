@@ -34,6 +34,7 @@ type Decision struct {
 
 	cause error
 	quiet bool // nothing is told to clients
+	unix  bool // see Config.UnixReset
 }
 
 // outcome is a store's answer, in nanoseconds.
@@ -92,6 +93,7 @@ func (l *Limiter) refusal(s *subject, d Decision) *Error {
 		RetryAfter: retry,
 		Reset:      time.Now().Add(retry),
 		cause:      d.cause,
+		unix:       d.unix,
 	}
 	if s.key != "" {
 		e.User = digest(s.key, 6)

@@ -46,6 +46,7 @@ type Error struct {
 	User string
 
 	cause error // why Redis could not answer
+	unix  bool  // see Config.UnixReset
 }
 
 func (e *Error) Error() string {

@@ -63,6 +63,14 @@ func (p *Limits) Initialize(db *gorm.DB) error {
 		return err
 	}
 	if !l.off.Load() {
+		l.changed = func() error { // there may be something to limit only now
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.closed {
+				return nil
+			}
+			return p.register(l)
+		}
 		if p.hub, err = hook.Attach(db); err != nil {
 			return errors.Join(err, l.Close())
 		}
@@ -86,22 +94,11 @@ func (p *Limits) register(l *Limiter) (err error) {
 
 // SetLimits is [Limiter.SetLimits]; it is for use after Use.
 func (p *Limits) SetLimits(perUser, global Limit) error {
-	return p.changed(p.Limiter().SetLimits(perUser, global))
+	return p.Limiter().SetLimits(perUser, global)
 }
 
 // SetRule is [Limiter.SetRule]; it is for use after Use.
-func (p *Limits) SetRule(name string, rate Limit) error {
-	return p.changed(p.Limiter().SetRule(name, rate))
-}
-
-func (p *Limits) changed(err error) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err != nil || p.closed {
-		return err
-	}
-	return p.register(p.Limiter())
-}
+func (p *Limits) SetRule(name string, rate Limit) error { return p.Limiter().SetRule(name, rate) }
 
 // Limiter returns what decides, for anything else that is to be held to the
 // same limits. It is never nil; before Use and after Close it admits everything.

@@ -14,7 +14,7 @@ import (
 const (
 	HeaderLimit      = "X-RateLimit-Limit"
 	HeaderRemaining  = "X-RateLimit-Remaining"
-	HeaderReset      = "X-RateLimit-Reset" // RFC 3339, UTC, whole seconds, never early
+	HeaderReset      = "X-RateLimit-Reset" // RFC 3339, UTC, or Unix seconds (see Config.UnixReset); whole seconds, never early
 	HeaderRetryAfter = "Retry-After"       // whole seconds, never early
 	HeaderRateLimit  = "RateLimit"
 	HeaderPolicy     = "RateLimit-Policy"
@@ -50,21 +50,25 @@ func setHeaders(h http.Header, d Decision, now time.Time) {
 	if d.Scope == ScopeUser && d.Limit > 0 {
 		h.Set(HeaderLimit, strconv.Itoa(d.Limit))
 		h.Set(HeaderRemaining, strconv.Itoa(d.Remaining))
-		h.Set(HeaderReset, resetAt(now, d.ResetAfter))
+		h.Set(HeaderReset, resetAt(now, d.ResetAfter, d.unix))
 		h.Set(HeaderPolicy, fmt.Sprintf(`"user";q=%d;w=%d`, d.Limit, seconds(d.Window)))
 		h.Set(HeaderRateLimit, fmt.Sprintf(`"user";r=%d;t=%d`, d.Remaining, seconds(d.ResetAfter)))
 	}
 	if !d.Allowed && d.Scope != "" {
 		h.Set(HeaderRetryAfter, strconv.FormatInt(max(1, seconds(d.RetryAfter)), 10))
 		if d.Scope != ScopeUser {
-			h.Set(HeaderReset, resetAt(now, d.RetryAfter))
+			h.Set(HeaderReset, resetAt(now, d.RetryAfter, d.unix))
 		}
 	}
 }
 
 // resetAt is an instant in whole seconds, rounded up.
-func resetAt(now time.Time, after time.Duration) string {
-	return now.Add(after + time.Second - 1).UTC().Truncate(time.Second).Format(time.RFC3339)
+func resetAt(now time.Time, after time.Duration, unix bool) string {
+	at := now.Add(after + time.Second - 1).UTC().Truncate(time.Second)
+	if unix {
+		return strconv.FormatInt(at.Unix(), 10)
+	}
+	return at.Format(time.RFC3339)
 }
 
 // seconds rounds up.
@@ -96,7 +100,7 @@ func WriteRefusal(w http.ResponseWriter, r *http.Request, e *Error) {
 func writeRefusal(w http.ResponseWriter, r *http.Request, e *Error, now time.Time) {
 	// The refusal may be older than this answer.
 	retry := max(0, e.Reset.Sub(now))
-	d := Decision{Scope: e.Scope, Limit: e.Limit, Window: e.Window, Remaining: e.Remaining, RetryAfter: retry, ResetAfter: retry}
+	d := Decision{Scope: e.Scope, Limit: e.Limit, Window: e.Window, Remaining: e.Remaining, RetryAfter: retry, ResetAfter: retry, unix: e.unix}
 	h := w.Header()
 	setHeaders(h, d, now)
 

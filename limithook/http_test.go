@@ -34,6 +34,18 @@ func TestHeadersTellHowTheUserStands(t *testing.T) {
 				"RateLimit-Policy": `"user";q=100;w=2`, "RateLimit": `"user";r=0;t=2`, "Retry-After": "2",
 			},
 		},
+		"in Unix seconds": {
+			Decision{Allowed: true, Scope: ScopeUser, Limit: 1, Window: time.Minute, ResetAfter: time.Second, unix: true},
+			map[string]string{
+				"X-RateLimit-Limit": "1", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1772366402",
+				"RateLimit-Policy": `"user";q=1;w=60`, "RateLimit": `"user";r=0;t=1`,
+			},
+		},
+		"refused by a rule": {
+			Decision{Scope: "tenant", Limit: 9, RetryAfter: 3 * time.Second, ResetAfter: time.Second, unix: true},
+			map[string]string{"X-RateLimit-Reset": "1772366404", "Retry-After": "3"},
+		},
+		"in shadow mode": {Decision{Scope: ScopeUser, Limit: 1, Shadowed: true, quiet: true}, map[string]string{}},
 		"refused for a moment": {
 			Decision{Scope: ScopeUser, Limit: 1, Window: time.Second, RetryAfter: 1, ResetAfter: 1},
 			map[string]string{

@@ -30,7 +30,8 @@ type Limiter struct {
 	anonymous *subject // who stands for nobody; nil: nobody does
 	off       atomic.Bool
 
-	changing sync.Mutex // held while the limits are changed
+	changing sync.Mutex   // held while the limits are changed
+	changed  func() error // called after a change; nil: nobody
 
 	admitted, bypassed, refusedDown, shadowedDown atomic.Uint64
 	refused, shadowed                             [maxRules + 2]atomic.Uint64 // by place of the limit
@@ -132,6 +133,7 @@ func (l *Limiter) decideBy(ctx context.Context, t *terms, s *subject, keys []str
 		o = l.memory.run(t, s, keys, n, true)
 	}
 	d := o.decision()
+	d.unix = l.cfg.UnixReset
 	if l.cfg.Shadow {
 		l.shadow(&d, &o)
 	} else if !o.leased {
