@@ -117,7 +117,7 @@ func New(cfg Config) *Cache {
 	c := &Cache{fault: cfg.Validate(), now: newClock(), warm: make(chan struct{}), ended: make(chan struct{}), refreshes: refreshes{seed: maphash.MakeSeed()}, salt: mint().String()}
 	c.cfg = cfg.withDefaults()
 	c.cfg.Logger = c.cfg.Logger.With("db", c.cfg.Name)
-	c.cfg.Tables, c.cfg.Affects = foldRules(cfg.Tables), foldEdges(cfg.Affects)
+	c.cfg.Tables, c.cfg.Affects, c.cfg.Functions = foldRules(cfg.Tables), foldEdges(cfg.Affects), foldEdges(cfg.Functions)
 	c.markTTL = markTTL
 	c.life, c.end = context.WithCancel(context.Background())
 	c.mirror = newMirror(c.cfg.Redis == nil)

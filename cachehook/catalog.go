@@ -40,7 +40,8 @@ type catalog struct {
 
 	path      []string               // the schemas that a bare name is looked up in
 	relations map[string][]*relation // by name as sqltext folds it
-	volatile  map[string]bool        // the user's functions, by name and schema.name
+	functions map[string]function    // those of no one but the user, by name and schema.name
+	hidden    []hidden
 }
 
 // relation is a table or a view.
@@ -48,12 +49,13 @@ type relation struct {
 	schema, name string
 	view         bool
 	temporary    bool
-	never        string      // why it cannot be cached, or ""
-	root         string      // tag: its own, or that of its whole family of partitions
-	reads        []*relation // a view's
-	onDelete     []*relation // tables that foreign keys change with it
+	never        string             // why it cannot be cached, or ""
+	root         string             // tag: its own, or that of its whole family of partitions
+	text         *sqltext.Statement // a view's definition
+	reads        []*relation        // a view's
+	onDelete     []*relation        // tables that foreign keys change with it
 	onUpdate     []*relation
-	triggers     bool // statements on it run code or rules of the user's
+	triggers     bool // a write runs code of the user's: triggers, rules, volatile defaults
 }
 
 // change is the kind of a write, as far as foreign keys care.
@@ -84,26 +86,6 @@ func (c *catalog) find(t sqltext.Table) []*relation {
 	return nil
 }
 
-// readTags returns the tags of what a statement reads, or why it cannot be
-// cached.
-func (c *catalog) readTags(tables []sqltext.Table) (tags []string, why string) {
-	for _, t := range tables {
-		if c.trusting {
-			tags = append(tags, tableTag(t.Name))
-			continue
-		}
-		r := c.read(t)
-		if r == nil {
-			return nil, "which table " + t.String() + " is meant is not known"
-		}
-		if tags, why = r.readTags(tags, 0); why != "" {
-			return nil, why
-		}
-	}
-	slices.Sort(tags)
-	return slices.Compact(tags), ""
-}
-
 // read returns the one relation that a statement reads, or nil when that cannot
 // be told.
 func (c *catalog) read(t sqltext.Table) *relation {
@@ -124,26 +106,6 @@ func (c *catalog) read(t sqltext.Table) *relation {
 		}
 	}
 	return nil
-}
-
-const maxViewDepth = 32
-
-func (r *relation) readTags(tags []string, depth int) (_ []string, why string) {
-	if r.never != "" {
-		return nil, r.never
-	}
-	if depth > maxViewDepth {
-		return nil, "view " + r.name + " is nested too deep"
-	}
-	if !r.view {
-		return append(tags, r.root), ""
-	}
-	for _, base := range r.reads {
-		if tags, why = base.readTags(tags, depth+1); why != "" {
-			return nil, why
-		}
-	}
-	return tags, ""
 }
 
 // edges are what a program declares: a write of a table that also changes
@@ -249,16 +211,6 @@ func changeOf(st *sqltext.Statement) change {
 	return changes
 }
 
-// volatileFunction reports whether a function of the user's may write: a
-// function that is not known may.
-func (c *catalog) volatileFunction(name string) bool {
-	if c.trusting {
-		return false
-	}
-	v, known := c.volatile[name]
-	return v || !known
-}
-
 // writeTags returns the tags that a transaction's statements have to bump. A nil
 // catalogue understands nothing.
 func (c *catalog) writeTags(statements []*sqltext.Statement, declared edges) (tags []string, schema bool) {
@@ -274,9 +226,7 @@ func (c *catalog) writeTags(statements []*sqltext.Statement, declared edges) (ta
 		if c == nil {
 			continue
 		}
-		for _, f := range st.UnknownFunctions {
-			understood = understood && !c.volatileFunction(f)
-		}
+		understood = understood && !c.actsUnseen(st)
 		w := writeWalk{catalog: c, declared: declared, tags: set, seen: make(map[any]change), understood: understood}
 		kind := changeOf(st)
 		for _, t := range st.Writes {

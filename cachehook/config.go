@@ -65,6 +65,14 @@ type Config struct {
 	// row itself.
 	Affects map[string][]string
 
+	// Functions declares functions of the database's own by what they read: a
+	// function stock(products) that looks into "inventory" is {"stock":
+	// {"inventory"}}. The name may lead with its schema. Without it no statement
+	// is cached that calls a function which the catalogue does not call immutable,
+	// be it by name, as a column of a row ("products.stock"), by an operator
+	// or by a cast. Where an operator or a cast calls it, the function is declared.
+	Functions map[string][]string
+
 	// Warm are queries that are run at start.
 	Warm []WarmQuery
 

@@ -107,7 +107,7 @@ func (c *Cache) resolve(ctx context.Context, tags []string) (resolved []string, 
 		if cat == nil {
 			return nil, false, nil
 		}
-		more, why := cat.readTags([]sqltext.Table{{Name: name}})
+		more, why := cat.tableTags(name, c.cfg.Functions)
 		if why != "" {
 			return nil, false, nil
 		}

@@ -99,7 +99,7 @@ var (
 
 // Serves implements hook.Server.
 func (p part) Serves(r *hook.Record) bool {
-	if r.Access != hook.ReadOnly || !r.Text.Cacheable() || p.c.closed.Load() || p.c.roles.Load() {
+	if r.Access != hook.ReadOnly || !r.Text.CacheableIf(anyFunction) || p.c.closed.Load() || p.c.roles.Load() {
 		return false
 	}
 	if _, given := optionOf(r.DB.Statement); !given {

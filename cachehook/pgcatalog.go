@@ -29,6 +29,10 @@ const pgRelations = `SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text
 	CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) ELSE '' END,
 	EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D')
 	OR EXISTS (SELECT FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid AND w.ev_type <> '1')
+	OR EXISTS (SELECT FROM pg_catalog.pg_attrdef a JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass
+		AND d.objid = a.oid AND d.refclassid = 'pg_catalog.pg_proc'::regclass JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
+		WHERE a.adrelid = c.oid AND p.provolatile = 'v' AND p.pronamespace <> 'pg_catalog'::regnamespace AND NOT EXISTS (
+			SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e'))
 	FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 	WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')`
 
@@ -41,12 +45,13 @@ const pgEdges = `SELECT 'i', inhrelid::bigint, inhparent::bigint FROM pg_catalog
 	UNION SELECT 'd', conrelid::bigint, confrelid::bigint FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confdeltype IN ('c', 'n', 'd')
 	UNION SELECT 'u', conrelid::bigint, confrelid::bigint FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confupdtype IN ('c', 'n', 'd')`
 
-const pgFunctions = `SELECT n.nspname, p.proname, pg_catalog.bool_or(p.provolatile = 'v') FROM pg_catalog.pg_proc p
-	JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname <> 'pg_catalog' GROUP BY 1, 2`
+const pgFunctions = `SELECT n.nspname, p.proname, pg_catalog.bool_or(p.provolatile = 'v'), pg_catalog.bool_or(p.provolatile <> 'i')
+	FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+	WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') GROUP BY 1, 2`
 
 // readPostgres reads what is needed of Postgres' catalogue.
 func readPostgres(ctx context.Context, q querier) (*catalog, error) {
-	c := &catalog{relations: make(map[string][]*relation), volatile: make(map[string]bool)}
+	c := &catalog{relations: make(map[string][]*relation), functions: make(map[string]function)}
 	if err := each(ctx, q, pgIdentity, func(scan func(...any) error) error { return scan(&c.space) }); err != nil {
 		return nil, err
 	}
@@ -109,17 +114,10 @@ func readPostgres(ctx context.Context, q querier) (*catalog, error) {
 		return nil, err
 	}
 	uniteFamilies(family)
-	err = each(ctx, q, pgFunctions, func(scan func(...any) error) error {
-		var schema, name string
-		var volatile bool
-		if err := scan(&schema, &name, &volatile); err != nil {
-			return err
-		}
-		c.volatile[schema+"."+name] = volatile
-		c.volatile[name] = c.volatile[name] || volatile
-		return nil
-	})
-	return c, err
+	if err := c.readFunctions(ctx, q, byOID); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // describe notes what kind of relation it is.
@@ -137,11 +135,13 @@ func (r *relation) describe(kind, persistence string, policies bool, definition 
 		r.root = tableTag(r.name)
 		return
 	}
-	st := sqltext.Parse(definition)
-	if r.never == "" && (!st.ReadOnly() || st.Operation != sqltext.Select || st.Unstable || st.System) {
+	r.text = sqltext.Parse(definition)
+	if r.never == "" && (!r.text.ReadOnlyIf(anyFunction) || r.text.Operation != sqltext.Select || r.text.Unstable || r.text.System) {
 		r.never = "view " + r.name + " depends on more than tables"
 	}
 }
+
+func anyFunction(string) bool { return true }
 
 // uniteFamilies gives all members of a family of inheritance one tag, and their
 // members' worst: what is written through one shows through another.

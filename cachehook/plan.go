@@ -36,7 +36,7 @@ func (c *Cache) plan(sql string, text *sqltext.Statement, cat *catalog) *plan {
 	}
 	p := &plan{text: text, catalog: cat}
 	var tables []string
-	if tables, p.why = cat.readTags(text.Reads); p.why == "" {
+	if tables, p.why = cat.readTags(text, c.cfg.Functions); p.why == "" {
 		p.cells, p.tags = c.tableCells(tables)
 		lead := appendString(appendString(nil, cat.space), sql)
 		lead = binary.AppendUvarint(cat.identify(lead, text.Reads), uint64(len(p.tags)))

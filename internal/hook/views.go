@@ -8,36 +8,45 @@ import (
 	"github.com/gorminfra/infra/internal/sqltext"
 )
 
-// views knows the views that do more than read: that call a volatile function,
-// take a lock, or read such a view. The text of a statement that reads one does
-// not show it. They are read from the catalogue at the first statement, and
+// views knows what does more than read without a text showing it: views that call a
+// volatile function, take a lock, or read such a view; and what calls such a
+// function by another notation, see hidden.go. They are read from the catalogue at the first statement, and
 // again after DDL; while they cannot be read, none is known.
 type views struct {
 	reading chan struct{} // holds one value while somebody reads
-	acting  atomic.Pointer[map[string]bool]
+	acting  atomic.Pointer[acting]
 	retry   atomic.Int64 // Unix nanoseconds before which a failed read is not tried again
 }
 
-// acts reports whether text reads a view that does more than read.
+// acting is what views knows.
+type acting struct {
+	views  map[string]bool // by name and by schema.name
+	hidden []hidden
+}
+
+// acts reports whether text does more than read, by a view that it reads or by
+// what it hides.
 func (h *Hub) acts(ctx context.Context, text *sqltext.Statement, mayLoad bool) bool {
 	if st := h.stages.Load(); len(text.Reads) == 0 || text.System || st.router == nil && st.server == nil || h.root.Name() != "postgres" {
 		return false // nothing depends on it
 	}
 	acting := h.views.load(ctx, h, mayLoad)
-	if len(acting) == 0 {
+	if acting == nil {
 		return false
 	}
-	for _, t := range text.Reads {
-		if acting[t.String()] {
-			return true
+	if len(acting.views) > 0 {
+		for _, t := range text.Reads {
+			if acting.views[t.String()] {
+				return true
+			}
 		}
 	}
-	return false
+	return hides(acting.hidden, text)
 }
 
-func (v *views) load(ctx context.Context, h *Hub, mayLoad bool) map[string]bool {
+func (v *views) load(ctx context.Context, h *Hub, mayLoad bool) *acting {
 	if m := v.acting.Load(); m != nil {
-		return *m
+		return m
 	}
 	// Inside a transaction the pool may have no second connection to give.
 	if !mayLoad || time.Now().UnixNano() < v.retry.Load() {
@@ -50,7 +59,7 @@ func (v *views) load(ctx context.Context, h *Hub, mayLoad bool) map[string]bool 
 		return nil
 	}
 	if m := v.acting.Load(); m != nil {
-		return *m
+		return m
 	}
 	if time.Now().UnixNano() < v.retry.Load() {
 		return nil // somebody else has just failed
@@ -62,7 +71,7 @@ func (v *views) load(ctx context.Context, h *Hub, mayLoad bool) map[string]bool 
 		}
 		return nil
 	}
-	v.acting.Store(&m)
+	v.acting.Store(m)
 	return m
 }
 
@@ -75,33 +84,37 @@ type view struct {
 	text         *sqltext.Statement
 }
 
-// readViews returns the acting views by name and by schema.name. The search path
-// is not known: one acting namesake is enough.
-func (h *Hub) readViews(ctx context.Context) (map[string]bool, error) {
+// readViews returns what acts. The search path is not known: one acting namesake
+// is enough.
+func (h *Hub) readViews(ctx context.Context) (*acting, error) {
 	all, err := h.listViews(ctx)
 	if err != nil {
 		return nil, err
 	}
-	acting := make(map[string]bool)
+	hidden, err := h.listHidden(ctx)
+	if err != nil {
+		return nil, err
+	}
+	views := make(map[string]bool)
 	for grown := true; grown; { // until no view reads one that was found last
 		grown = false
 		for _, v := range all {
 			full := v.schema + "." + v.name
-			if acting[full] || !h.viewActs(ctx, v.text, acting) {
+			if views[full] || !h.viewActs(ctx, v.text, views, hidden) {
 				continue
 			}
-			acting[full], acting[v.name], grown = true, true, true
+			views[full], views[v.name], grown = true, true, true
 		}
 	}
-	return acting, nil
+	return &acting{views, hidden}, nil
 }
 
-func (h *Hub) viewActs(ctx context.Context, text *sqltext.Statement, acting map[string]bool) bool {
-	if h.accessOfText(ctx, text, true) != ReadOnly {
+func (h *Hub) viewActs(ctx context.Context, text *sqltext.Statement, views map[string]bool, hidden []hidden) bool {
+	if h.accessOfText(ctx, text, true) != ReadOnly || hides(hidden, text) {
 		return true
 	}
 	for _, t := range text.Reads {
-		if acting[t.String()] {
+		if views[t.String()] {
 			return true
 		}
 	}
