@@ -2,6 +2,8 @@ package cachehook
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/gorminfra/infra/internal/sqltext"
 )
@@ -18,6 +20,7 @@ type function struct {
 type hidden struct {
 	name     string // the text has to mention it; "": it need not
 	function string
+	schema   string // the function's
 	kind     string // row, operator, cast
 	volatile bool
 	of       *relation // a function of its rows; nil: of any rows
@@ -38,11 +41,11 @@ func (h *hidden) what() string {
 // for the table's own rows; where some table has a column of that row's type, or
 // the type belongs to no table, for any. A column of its name goes before it.
 const pgHidden = `WITH f AS (
-	SELECT p.*, p.proargtypes[0] AS arg FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+	SELECT p.*, p.proargtypes[0] AS arg, n.nspname FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 	WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND p.provolatile <> 'i'
 	AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
 )
-SELECT 'row', f.proname, f.proname, f.provolatile = 'v', CASE WHEN c.relkind = 'c' OR EXISTS (
+SELECT 'row', f.proname, f.proname, f.nspname, f.provolatile = 'v', CASE WHEN c.relkind = 'c' OR EXISTS (
 		SELECT FROM pg_catalog.pg_attribute a WHERE a.attnum > 0 AND NOT a.attisdropped AND a.atttypid IN (t.oid, t.typarray)
 	) THEN 0 ELSE coalesce(c.oid, 0) END::bigint
 	FROM f JOIN pg_catalog.pg_type t ON t.oid = f.arg LEFT JOIN pg_catalog.pg_type b ON t.typtype = 'd' AND b.oid = t.typbasetype
@@ -50,8 +53,8 @@ SELECT 'row', f.proname, f.proname, f.provolatile = 'v', CASE WHEN c.relkind = '
 	WHERE f.prokind = 'f' AND f.pronargs >= 1 AND f.pronargs - f.pronargdefaults <= 1
 	AND (t.typtype = 'c' OR b.typtype = 'c' OR t.typname IN ('record', 'anyelement', 'anycompatible', 'anynonarray', 'anycompatiblenonarray'))
 	AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.typrelid AND a.attname = f.proname AND NOT a.attisdropped)
-UNION SELECT 'operator', o.oprname, f.proname, f.provolatile = 'v', 0 FROM f JOIN pg_catalog.pg_operator o ON o.oprcode = f.oid
-UNION SELECT 'cast', CASE WHEN k.castcontext = 'e' AND n.nspname <> 'pg_catalog' THEN t.typname ELSE '' END, f.proname, f.provolatile = 'v', 0
+UNION SELECT 'operator', o.oprname, f.proname, f.nspname, f.provolatile = 'v', 0 FROM f JOIN pg_catalog.pg_operator o ON o.oprcode = f.oid
+UNION SELECT 'cast', CASE WHEN k.castcontext = 'e' AND n.nspname <> 'pg_catalog' THEN t.typname ELSE '' END, f.proname, f.nspname, f.provolatile = 'v', 0
 	FROM f JOIN pg_catalog.pg_cast k ON k.castfunc = f.oid JOIN pg_catalog.pg_type t ON t.oid = k.casttarget
 	JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace`
 
@@ -64,7 +67,7 @@ func (c *catalog) readFunctions(ctx context.Context, q querier, byOID map[int64]
 			return err
 		}
 		c.functions[schema+"."+name] = f
-		all := c.functions[name] // the search path is not known
+		all := c.functions[name] // of all schemas
 		c.functions[name] = function{volatile: all.volatile || f.volatile, changes: all.changes || f.changes}
 		return nil
 	})
@@ -74,7 +77,7 @@ func (c *catalog) readFunctions(ctx context.Context, q querier, byOID map[int64]
 	return each(ctx, q, pgHidden, func(scan func(...any) error) error {
 		var h hidden
 		var of int64
-		if err := scan(&h.kind, &h.name, &h.function, &h.volatile, &of); err != nil {
+		if err := scan(&h.kind, &h.name, &h.function, &h.schema, &h.volatile, &of); err != nil {
 			return err
 		}
 		if of != 0 {
@@ -85,6 +88,27 @@ func (c *catalog) readFunctions(ctx context.Context, q querier, byOID map[int64]
 		c.hidden = append(c.hidden, h)
 		return nil
 	})
+}
+
+// userFunction returns what is known of the user's functions that a name may mean
+// in a statement outside transactions.
+func (c *catalog) userFunction(name string) (f function, known bool) {
+	if c.path == nil || strings.Contains(name, ".") {
+		f, known = c.functions[name]
+		return f, known
+	}
+	for _, schema := range c.path {
+		one, found := c.functions[schema+"."+name]
+		f = function{volatile: f.volatile || one.volatile, changes: f.changes || one.changes}
+		known = known || found
+	}
+	return f, known
+}
+
+// inPath reports whether a statement outside transactions can mean what is hidden:
+// a function of a row is never written with its schema.
+func (c *catalog) inPath(h *hidden) bool {
+	return h.kind != "row" || c.path == nil || slices.Contains(c.path, h.schema)
 }
 
 // hiddenIn returns what a text may call without showing it.

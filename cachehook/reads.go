@@ -91,7 +91,7 @@ func (w *readWalk) relation(r *relation) {
 // functions looks at what a text calls, seen and unseen.
 func (w *readWalk) functions(text *sqltext.Statement) {
 	for _, name := range text.Functions {
-		f, users := w.catalog.functions[name]
+		f, users := w.catalog.userFunction(name)
 		switch {
 		case users && f.changes:
 			w.call(name, "function "+name+" may answer differently each time, or reads tables")
@@ -100,6 +100,9 @@ func (w *readWalk) functions(text *sqltext.Statement) {
 		}
 	}
 	for _, h := range w.catalog.hiddenIn(text) {
+		if !w.catalog.inPath(h) {
+			continue
+		}
 		w.call(h.function, h.what()+" calls function "+h.function+", which may answer differently each time, or reads tables")
 	}
 }

@@ -37,7 +37,8 @@ func (c *told) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 }
 
 func (c *told) see(cmd redis.Cmder) {
-	if text := fmt.Sprint(cmd.Args()...); strings.Contains(text, ":cache:t:") || cmd.Name() == "publish" {
+	text := fmt.Sprint(cmd.Args()...)
+	if strings.Contains(text, ":cache:t:") || cmd.Name() == "publish" && !strings.Contains(text, rosterTag) {
 		c.n.Add(1)
 	}
 }
