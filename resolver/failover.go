@@ -279,6 +279,9 @@ func (a *router) Budget(ctx context.Context, hn *hook.Node) time.Duration {
 // none.
 func (r *Resolver) settle(ctx context.Context, q *question) (*node, reason, error) {
 	n, why := r.decide(q)
+	if why == reasonSeen && q.session != nil {
+		n, why = r.free(ctx, q)
+	}
 	if !r.vacant.Load() || !n.isPrimary() || len(r.replicas()) == 0 || q.spilled(why) && r.class(q.priority).Spill < 0 {
 		return n, why, nil
 	}

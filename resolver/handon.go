@@ -45,7 +45,9 @@ func (r *Resolver) WithToken(ctx context.Context, token string) context.Context 
 	if o.sessions == nil && openScope(ctx) == nil {
 		ctx = with(ctx, func(o *options) { o.sessions = &sessions{} })
 	}
-	r.sessionAt(ctx).receive(t, r)
+	if s := r.sessionAt(ctx); r.off&tokenRule == 0 {
+		s.receive(t, r)
+	}
 	return ctx
 }
 
@@ -75,8 +77,13 @@ func (s *session) receive(t token, r *Resolver) {
 	if t.boot == 0 {
 		return // the position stands for what was shown, too
 	}
-	// It was shown before now, by that run of that node.
-	g := &s.shown
+	s.shown.told(on, now)
+	s.handed.shown.told(on, now)
+	s.last, s.other = nil, now
+}
+
+// told notes what was shown before now by a node; nil: by one that is not known.
+func (g *glimpse) told(on *node, now int64) {
 	switch {
 	case g.at == 0 && on != nil:
 		g.on, g.run = on, on.run.Load()

@@ -134,8 +134,11 @@ func (r *Resolver) heed(q *question, s *session) {
 		s = &r.process
 	} else {
 		shown, seen, h := s.look(r.now())
-		if r.off&monotonicRule == 0 {
+		switch {
+		case r.off&monotonicRule == 0:
 			q.shown, q.seen = shown, seen
+		case h != nil: // what was shown elsewhere is a token's
+			q.shown, q.seen = h.shown, h.shown.at
 		}
 		if h != nil && r.off&tokenRule == 0 {
 			r.heedToken(q, h)

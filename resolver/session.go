@@ -21,7 +21,15 @@ type session struct {
 	open    map[*sql.Conn]int64
 	shown   glimpse
 	reading int     // results whose rows are still being read
+	rows    *node   // where all of them are; nil: on several
+	rowsRun uint64  // of rows
 	handed  *handed // what tokens told; nil: none came
+
+	last    *node  // where the last read that has ended was; nil: not on a node
+	lastRun uint64 // of last
+	other   int64  // when the last read had ended that was not on last
+
+	wait wait
 }
 
 // glimpse is a bound to what a session's reads have shown.
@@ -74,7 +82,8 @@ func (s *session) look(now int64) (seen glimpse, behind int64, h *handed) {
 
 // choose notes that a read goes to n, which was fit for it when the session was
 // as seen says: reads that begin before this one has ended go there too. When
-// another read has ended meanwhile, n may be behind that one, and is not noted.
+// another read has ended elsewhere meanwhile, n may be behind that one, and is
+// not noted.
 // rows: the caller is shown the result before it has ended.
 func (s *session) choose(n *node, run uint64, seen glimpse, now int64, rows bool) {
 	if !rows && (n.isPrimary() || n == seen.on) {
@@ -83,10 +92,21 @@ func (s *session) choose(n *node, run uint64, seen glimpse, now int64, rows bool
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := &s.shown
-	if !n.isPrimary() && s.reading == 0 && g.at == seen.at && g.on == seen.on && g.run == seen.run {
+	same := g.at == seen.at && g.on == seen.on && g.run == seen.run
+	// What has ended since then was on n, too.
+	ahead := s.last == n && s.lastRun == run && s.other <= seen.at
+	// What is still being read must be, or its later rows may be ahead.
+	there := s.reading == 0 || s.rows == n && s.rowsRun == run
+	if !n.isPrimary() && there && (same || ahead) {
 		g.on, g.run, g.since = n, run, now
+		s.wait = wait{}
 	}
 	if rows {
+		if s.reading == 0 {
+			s.rows, s.rowsRun = n, run
+		} else if !there {
+			s.rows = nil
+		}
 		s.reading++
 		if g.on != n {
 			g.on = nil
@@ -101,8 +121,11 @@ func (s *session) saw(n *node, now int64, rows bool) {
 	if rows {
 		s.reading = max(s.reading-1, 0)
 	}
-	g := &s.shown
-	switch run := n.run.Load(); {
+	g, run := &s.shown, n.run.Load()
+	if s.last != n || s.lastRun != run {
+		s.last, s.lastRun, s.other = n, run, g.at
+	}
+	switch {
 	case g.on == n && g.run == run:
 	case g.at == 0 && g.on == nil && s.reading == 0 && !n.isPrimary():
 		g.on, g.run = n, run
@@ -123,4 +146,5 @@ func (s *session) recalled(at int64) {
 		g.on = nil
 	}
 	g.at = max(g.at, at)
+	s.other = max(s.other, at)
 }

@@ -118,16 +118,18 @@ type handed struct {
 	boot     int64 // of the one token there was, to see whether there is news
 	expires  int64
 	primary  bool
+	shown    glimpse // by the runs of nodes that tokens named
 }
 
 // join adds another token. Of two positions of one history the larger one
 // stands for both; those of two histories do not compare, and the primary has
 // whatever there is of both.
 func (h *handed) join(t token) *handed {
-	next := &handed{t.system, t.timeline, t.lsn, t.boot, t.expires, t.primary}
+	next := &handed{system: t.system, timeline: t.timeline, lsn: t.lsn, boot: t.boot, expires: t.expires, primary: t.primary}
 	if h == nil {
 		return next
 	}
+	next.shown = h.shown
 	next.primary = next.primary || h.primary || t.system != h.system || t.timeline != h.timeline
 	next.lsn = max(next.lsn, h.lsn)
 	if h.boot != t.boot {
