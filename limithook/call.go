@@ -94,6 +94,9 @@ func (c *call) settle(sent, got, known int64) {
 			a.epoch = known
 		}
 		c.s.learn(c.share, a.epoch)
+		if a.granted > 0 {
+			c.s.leased.Add(uint64(a.granted))
+		}
 		wait := a.wait
 		if cl.arm && c.o.ok {
 			cl.from.armed.Store(sent)

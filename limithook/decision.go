@@ -41,7 +41,7 @@ type Decision struct {
 type outcome struct {
 	ok       bool
 	degraded bool   // OnRedisFailure decided
-	leased   bool   // admitted from a lease, and counted as such
+	counted  bool   // by the store
 	limit    *limit // whose numbers follow; nil: no limit was asked
 	standing
 	cause  error // why, when refused under Closed
@@ -63,8 +63,8 @@ func (o *outcome) tell(l *limit, s *standing, look bool) {
 	}
 }
 
-func (o *outcome) decision() Decision {
-	d := Decision{Allowed: o.ok, Degraded: o.degraded, Waited: time.Duration(o.waited)}
+func (o *outcome) decision(d *Decision) {
+	d.Allowed, d.Degraded, d.Waited = o.ok, o.degraded, time.Duration(o.waited)
 	switch l := o.limit; {
 	case l != nil:
 		d.Scope, d.Limit, d.Window = l.scope, l.Max, l.Window
@@ -72,7 +72,6 @@ func (o *outcome) decision() Decision {
 	case !o.ok:
 		d.Scope, d.RetryAfter, d.cause = ScopeUnavailable, recheck, o.cause
 	}
-	return d
 }
 
 // Refusal makes the error of a decision that refused what was done with ctx.

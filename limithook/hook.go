@@ -170,7 +170,14 @@ func (a *adapter) charge(ctx context.Context, r *hook.Record) error {
 	if refreshes(r) && !s.bypass {
 		s = everybody // it serves no single user
 	}
-	d, err := a.decideFor(ctx, s, r, cost)
+	var d Decision
+	var err error
+	if a.terms.Load().ruled {
+		st := statement(r)
+		err = a.decide(ctx, s, &st, cost, &d)
+	} else {
+		err = a.decide(ctx, s, nil, cost, &d)
+	}
 	r.Waited += d.Waited
 	if err != nil {
 		return err
@@ -182,14 +189,6 @@ func (a *adapter) charge(ctx context.Context, r *hook.Record) error {
 		return nil
 	}
 	return a.refusal(s, d)
-}
-
-func (a *adapter) decideFor(ctx context.Context, s *subject, r *hook.Record, cost int) (Decision, error) {
-	if !a.terms.Load().ruled {
-		return a.decide(ctx, s, cost)
-	}
-	st := statement(r)
-	return a.decideOn(ctx, s, &st, cost)
 }
 
 // neverRefused reports whether text only ends or marks what has begun: a caller

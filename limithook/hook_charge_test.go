@@ -200,7 +200,8 @@ func refreshIsCharged(t *testing.T, b *bench) {
 			t.Error(err)
 		}
 		l := p.Limiter()
-		all := l.memory.run(l.terms.Load(), everybody, nil, 1, false)
+		var all outcome
+		l.memory.run(l.terms.Load(), everybody, nil, 1, false, &all)
 		got := [2]int{charged(t, p, "a")[0], 100 - all.remaining}
 		if got != c.want {
 			t.Errorf("%v, quiet %v: charged %v, want %v", c.counted, c.quiet, got, c.want)

@@ -33,8 +33,8 @@ type Limiter struct {
 	changing sync.Mutex   // held while the limits are changed
 	changed  func() error // called after a change; nil: nobody
 
-	admitted, bypassed, refusedDown, shadowedDown atomic.Uint64
-	refused, shadowed                             [maxRules + 2]atomic.Uint64 // by place of the limit
+	admitted, bypassed, refusedDown atomic.Uint64
+	refused                         [maxRules + 2]atomic.Uint64 // by place of the limit
 }
 
 // NewLimiter starts a limiter, or reports every fault of cfg. It does not
@@ -91,55 +91,55 @@ func (l *Limiter) AllowN(ctx context.Context, n int) error {
 // Decide is [Limiter.AllowN] with the numbers of the decision, of an admission
 // too. A refusal is not an error here. It does not allocate unless it has to
 // ask Redis.
-func (l *Limiter) Decide(ctx context.Context, n int) (Decision, error) {
-	return l.decide(ctx, l.subject(ctx), n)
+func (l *Limiter) Decide(ctx context.Context, n int) (d Decision, err error) {
+	err = l.decide(ctx, l.subject(ctx), nil, n, &d)
+	return d, err
 }
 
-func (l *Limiter) decide(ctx context.Context, s *subject, n int) (Decision, error) {
-	return l.decideOn(ctx, s, nil, n)
-}
-
-// decideOn is decide for a statement, nil if it is none.
-func (l *Limiter) decideOn(ctx context.Context, s *subject, st *Statement, n int) (Decision, error) {
-	if s.bypass {
-		l.bypassed.Add(1)
-		return Decision{Allowed: true}, nil
-	}
+// decide decides on a request, or on a statement if st is not nil. d, which it
+// fills, is empty before.
+func (l *Limiter) decide(ctx context.Context, s *subject, st *Statement, n int, d *Decision) error {
 	t := l.terms.Load()
-	if !t.any || l.off.Load() {
+	switch {
+	case s.bypass:
+		l.bypassed.Add(1)
+		d.Allowed = true
+		return nil
+	case !t.any || l.off.Load():
 		l.admitted.Add(1)
-		return Decision{Allowed: true}, nil
-	}
-	if t.ruled && !s.alone {
+		d.Allowed = true
+		return nil
+	case t.ruled && !s.alone:
 		var keys [maxRules]string
-		return l.decideBy(ctx, t, s, t.keysOf(ctx, st, keys[:0]), n)
+		return l.decideBy(ctx, t, s, t.keysOf(ctx, st, keys[:0]), n, d)
 	}
-	return l.decideBy(ctx, t, s, nil, n)
+	return l.decideBy(ctx, t, s, nil, n, d)
 }
 
-func (l *Limiter) decideBy(ctx context.Context, t *terms, s *subject, keys []string, n int) (Decision, error) {
+func (l *Limiter) decideBy(ctx context.Context, t *terms, s *subject, keys []string, n int, d *Decision) error {
 	if n != 1 {
 		if err := t.checkCost(s, keys, n); err != nil {
-			return Decision{}, err
+			return err
 		}
 	}
 	var o outcome
 	if l.shared != nil {
-		var err error
-		if o, err = l.shared.decide(ctx, t, s, keys, n); err != nil {
-			return Decision{}, err
+		if err := l.shared.decide(ctx, t, s, keys, n, &o); err != nil {
+			return err
 		}
 	} else {
-		o = l.memory.run(t, s, keys, n, true)
+		l.memory.run(t, s, keys, n, true, &o)
 	}
-	d := o.decision()
+	o.decision(d)
 	d.unix = l.cfg.UnixReset
-	if l.cfg.Shadow {
-		l.shadow(&d, &o)
-	} else if !o.leased {
+	if !o.counted {
 		l.count(&o)
 	}
-	return d, nil
+	if l.cfg.Shadow {
+		d.quiet = true
+		d.Allowed, d.Shadowed = true, !o.ok
+	}
+	return nil
 }
 
 func (l *Limiter) count(o *outcome) {
@@ -150,23 +150,6 @@ func (l *Limiter) count(o *outcome) {
 		l.refused[o.limit.place].Add(1)
 	default:
 		l.refusedDown.Add(1)
-	}
-}
-
-// shadow admits what was refused.
-func (l *Limiter) shadow(d *Decision, o *outcome) {
-	d.quiet = true
-	if !o.leased {
-		l.admitted.Add(1)
-	}
-	if d.Allowed {
-		return
-	}
-	d.Allowed, d.Shadowed = true, true
-	if o.limit != nil {
-		l.shadowed[o.limit.place].Add(1)
-	} else {
-		l.shadowedDown.Add(1)
 	}
 }
 
@@ -203,9 +186,11 @@ func (l *Limiter) Info(ctx context.Context, user string) (Decision, error) {
 			return Decision{}, err
 		}
 	} else {
-		o = l.memory.run(t, s, keys, 1, false)
+		l.memory.run(t, s, keys, 1, false, &o)
 	}
-	return o.decision(), nil
+	var d Decision
+	o.decision(&d)
+	return d, nil
 }
 
 // Reset forgets what the user with that identity was charged; the global

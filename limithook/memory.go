@@ -19,8 +19,9 @@ type memory struct {
 	clock  func() int64
 	tables [][]memoryShard // of the users and of each rule
 
-	globalMu  sync.Mutex // guards globalLog
+	globalMu  sync.Mutex // guards what follows
 	globalLog log
+	admitted  uint64 // by the global limit alone
 }
 
 type memoryShard struct {
@@ -33,8 +34,9 @@ type memoryShard struct {
 	// overflow is the log that the identities without room share.
 	overflow idle
 	shared   uint64 // decisions made on overflow
+	admitted uint64
 
-	_ [32]byte // keeps the mutexes of neighbours on cache lines of their own
+	_ [24]byte // keeps the mutexes of neighbours on cache lines of their own
 }
 
 // idle is one identity's log in the order of idleness.
@@ -68,19 +70,20 @@ type seat struct {
 
 // run decides on a cost of n and charges it, or only looks. keys are those of
 // the rules, nil where none applies.
-func (m *memory) run(t *terms, s *subject, keys []string, n int, charge bool) outcome {
+func (m *memory) run(t *terms, s *subject, keys []string, n int, charge bool, o *outcome) {
 	now := m.clock()
 	if keys == nil {
 		var accounts [2]account
 		var seats [2]seat
-		return m.on(t, s, nil, now, n, charge, accounts[:0], seats[:0])
+		m.on(t, s, nil, now, n, charge, accounts[:0], seats[:0], o)
+		return
 	}
 	var accounts [maxRules + 2]account
 	var seats [maxRules + 2]seat
-	return m.on(t, s, keys, now, n, charge, accounts[:0], seats[:0])
+	m.on(t, s, keys, now, n, charge, accounts[:0], seats[:0], o)
 }
 
-func (m *memory) on(t *terms, s *subject, keys []string, now int64, n int, charge bool, accounts []account, seats []seat) (o outcome) {
+func (m *memory) on(t *terms, s *subject, keys []string, now int64, n int, charge bool, accounts []account, seats []seat, o *outcome) {
 	if l := t.user(); l.on() && s.key != "" {
 		sh := &m.tables[0][s.hash&uint64(len(m.tables[0])-1)]
 		sh.mu.Lock()
@@ -109,11 +112,18 @@ func (m *memory) on(t *terms, s *subject, keys []string, now int64, n int, charg
 	}
 
 	o.ok = admit(now, n, charge, accounts)
+	counts := charge && o.ok
 	for i := len(seats) - 1; i >= 0; i-- {
 		sh := seats[i].shard
 		if sh == nil {
+			if counts && i == 0 {
+				m.admitted++
+			}
 			m.globalMu.Unlock()
 			continue
+		}
+		if counts && i == 0 {
+			sh.admitted++
 		}
 		switch e := seats[i].idle; {
 		case e == nil || !charge:
@@ -127,7 +137,7 @@ func (m *memory) on(t *terms, s *subject, keys []string, now int64, n int, charg
 	for i := range accounts {
 		o.tell(seats[i].limit, &accounts[i].standing, !charge)
 	}
-	return o
+	o.counted = counts && len(seats) > 0
 }
 
 // known returns the log that the subject was found to have before, if it still has it.
@@ -221,9 +231,13 @@ func (m *memory) stats(st *Stats) {
 			sh.mu.Lock()
 			st.Keys += len(sh.byID)
 			st.Overflow += sh.shared
+			st.Admitted += sh.admitted
 			sh.mu.Unlock()
 		}
 	}
+	m.globalMu.Lock()
+	st.Admitted += m.admitted
+	m.globalMu.Unlock()
 }
 
 var origin = time.Now()

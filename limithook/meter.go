@@ -8,6 +8,7 @@ var (
 	shadowedTotal    = counter("limit_shadowed_total", "Requests that would have been refused, and were not because the limits are in shadow mode.", "scope")
 	bypassedTotal    = counter("limit_bypassed_total", "Requests that were free of every limit.")
 	leaseHitsTotal   = counter("limit_lease_hits_total", "Requests admitted from a lease, without asking Redis.")
+	leasedTotal      = counter("limit_leased_total", "Admissions drawn from Redis in advance, by all limits. What is not used of them is lost for a window.")
 	rememberedTotal  = counter("limit_remembered_total", "Requests refused again without asking Redis.")
 	redisCallsTotal  = counter("limit_redis_calls_total", "Questions put to Redis.")
 	redisErrorsTotal = counter("limit_redis_errors_total", "Questions that Redis failed or was too slow to answer.")
@@ -38,6 +39,7 @@ func (a *adapter) Meter(emit func(m *hook.Metric, value float64, labels ...strin
 	}
 	emit(bypassedTotal, float64(st.Bypassed))
 	emit(leaseHitsTotal, float64(st.LeaseHits))
+	emit(leasedTotal, float64(st.Leased))
 	emit(rememberedTotal, float64(st.Remembered))
 	emit(redisCallsTotal, float64(st.RedisCalls))
 	emit(redisErrorsTotal, float64(st.RedisErrors))

@@ -343,7 +343,8 @@ func TestCloseRefusesNobodyWhoIsAsking(t *testing.T) {
 	l.shared.close(l.terms.Load())
 	sub := newSubject("u:", "b")
 	for range 3 {
-		if o, err := l.shared.decide(t.Context(), l.terms.Load(), &sub, nil, 1); err != nil || !o.ok || o.degraded {
+		var o outcome
+		if err := l.shared.decide(t.Context(), l.terms.Load(), &sub, nil, 1, &o); err != nil || !o.ok || o.degraded {
 			t.Errorf("%+v, %v", o, err)
 		}
 	}

@@ -24,13 +24,15 @@ type shared struct {
 
 	tallies  [maxShards]tally
 	degraded atomic.Uint64
+	leased   atomic.Uint64
 }
 
 // tally counts what was decided without asking Redis, for a part of the users.
 type tally struct {
-	leaseHits, remembered atomic.Uint64
+	leaseHits  atomic.Uint64
+	remembered [maxRules + 2]atomic.Uint64 // by place of the limit
 
-	_ [48]byte
+	_ [40]byte
 }
 
 func newShared(cfg Config, clock func() int64) *shared {
@@ -61,25 +63,26 @@ type claim struct {
 
 // decide decides on a cost and charges it. keys are those of the rules, nil
 // where none applies.
-func (s *shared) decide(ctx context.Context, t *terms, sub *subject, keys []string, cost int) (outcome, error) {
+func (s *shared) decide(ctx context.Context, t *terms, sub *subject, keys []string, cost int, o *outcome) error {
 	now := s.clock()
 	if keys == nil {
 		var few [2]claim
-		return s.on(ctx, t, sub, nil, now, cost, s.claims(t, sub, nil, few[:0]))
+		return s.on(ctx, t, sub, nil, now, cost, s.claims(t, sub, nil, few[:0]), o)
 	}
 	var many [maxRules + 2]claim
-	return s.on(ctx, t, sub, keys, now, cost, s.claims(t, sub, keys, many[:0]))
+	return s.on(ctx, t, sub, keys, now, cost, s.claims(t, sub, keys, many[:0]), o)
 }
 
-func (s *shared) on(ctx context.Context, t *terms, sub *subject, keys []string, now int64, cost int, claims []claim) (outcome, error) {
-	if o, done := s.here(now, cost, claims, &s.tallies[sub.hash%maxShards]); done {
-		return o, nil
-	}
-	if s.link.down.Load() {
+func (s *shared) on(ctx context.Context, t *terms, sub *subject, keys []string, now int64, cost int, claims []claim, o *outcome) (err error) {
+	switch {
+	case s.here(now, cost, claims, &s.tallies[sub.hash%maxShards], o):
+	case s.link.down.Load():
 		release(claims, false, cost)
-		return s.degrade(t, sub, keys, cost, true, s.link.why()), nil
+		*o = s.degrade(t, sub, keys, cost, true, s.link.why())
+	default:
+		*o, err = s.ask(ctx, t, sub, keys, now, cost, true, claims)
 	}
-	return s.ask(ctx, t, sub, keys, now, cost, true, claims)
+	return err
 }
 
 // claims appends the accounts that a request is charged to.
@@ -107,10 +110,10 @@ func (s *shared) claims(t *terms, sub *subject, keys []string, to []claim) []cla
 
 // here decides from what is held, if that is possible. If not, what could be
 // paid from leases is.
-func (s *shared) here(now int64, cost int, claims []claim, count *tally) (o outcome, done bool) {
+func (s *shared) here(now int64, cost int, claims []claim, count *tally, o *outcome) (done bool) {
 	if len(claims) == 0 {
 		o.ok = true
-		return o, true
+		return true
 	}
 	paid, refused := 0, -1
 	var wait int64
@@ -131,20 +134,21 @@ func (s *shared) here(now int64, cost int, claims []claim, count *tally) (o outc
 	c := &claims[0]
 	switch {
 	case paid == len(claims):
-		o.ok, o.leased = true, true
+		o.ok = true
 		count.leaseHits.Add(1)
 	case refused >= 0:
 		if paid > 0 {
 			release(claims, false, cost)
 		}
 		c = &claims[refused]
-		count.remembered.Add(1)
+		count.remembered[c.limit.place].Add(1)
 	default:
-		return o, false
+		return false
 	}
+	o.counted = true
 	o.limit, o.standing = c.limit, c.from.standing(now)
 	o.wait = wait
-	return o, true
+	return true
 }
 
 // release gives back what was paid for a request that did not pass, and ends
@@ -167,7 +171,7 @@ func (s *shared) degrade(t *terms, sub *subject, keys []string, cost int, charge
 	switch s.mode {
 	case Local:
 		// A cost above this instance's part passes when its log is empty.
-		o = s.local.run(t.local, sub, keys, t.local.fit(sub, keys, cost), charge)
+		s.local.run(t.local, sub, keys, t.local.fit(sub, keys, cost), charge, &o)
 	case Open:
 		o.ok = true
 	default:
@@ -237,7 +241,7 @@ func (s *shared) learn(share int, epoch int64) {
 }
 
 func (s *shared) stats(t *terms, st *Stats) {
-	st.Degraded = s.degraded.Load()
+	st.Degraded, st.Leased = s.degraded.Load(), s.leased.Load()
 	s.link.stats(st)
 	if s.local != nil {
 		s.local.stats(st)
@@ -247,7 +251,9 @@ func (s *shared) stats(t *terms, st *Stats) {
 	}
 	for i := range s.tallies {
 		st.LeaseHits += s.tallies[i].leaseHits.Load()
-		st.Remembered += s.tallies[i].remembered.Load()
+		for j := range s.tallies[i].remembered {
+			st.Remembered += s.tallies[i].remembered[j].Load()
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ type Stats struct {
 	Shadowed      map[string]uint64 // by scope: what Config.Shadow admitted all the same; nil without it
 	Bypassed      uint64
 
+	Leased      uint64 // drawn from Redis in advance, for the user, each rule and all together
 	LeaseHits   uint64 // admitted from a lease
 	Remembered  uint64 // refused without asking Redis again
 	RedisCalls  uint64 // decisions and looks that asked Redis
@@ -24,32 +25,39 @@ type Stats struct {
 // Stats returns the counters. They are not of one instant.
 func (l *Limiter) Stats() Stats {
 	t := l.terms.Load()
-	global := len(t.limits) - 1
-	st := Stats{
-		Admitted:      l.admitted.Load(),
-		RefusedUser:   l.refused[0].Load(),
-		RefusedGlobal: l.refused[global].Load(),
-		RefusedDown:   l.refusedDown.Load(),
-		Bypassed:      l.bypassed.Load(),
+	st := Stats{Admitted: l.admitted.Load(), Bypassed: l.bypassed.Load()}
+	var refused [maxRules + 2]uint64
+	switch {
+	case l.shared != nil:
+		l.shared.stats(t, &st)
+		st.Admitted += st.LeaseHits // which no other counter holds
+		for i := range l.shared.tallies {
+			for j := range refused {
+				refused[j] += l.shared.tallies[i].remembered[j].Load()
+			}
+		}
+	case l.memory != nil:
+		l.memory.stats(&st)
 	}
+	for i := range refused {
+		refused[i] += l.refused[i].Load()
+	}
+	global := len(t.limits) - 1
+	if l.cfg.Shadow {
+		st.Shadowed = map[string]uint64{string(ScopeUnavailable): l.refusedDown.Load()}
+		for i := range t.limits {
+			st.Shadowed[string(t.limits[i].scope)] = refused[i]
+			st.Admitted += refused[i]
+		}
+		st.Admitted += l.refusedDown.Load()
+		return st
+	}
+	st.RefusedUser, st.RefusedGlobal, st.RefusedDown = refused[0], refused[global], l.refusedDown.Load()
 	for i, r := range t.rules {
 		if st.RefusedRules == nil {
 			st.RefusedRules = map[string]uint64{}
 		}
-		st.RefusedRules[r.Name] = l.refused[i+1].Load()
+		st.RefusedRules[r.Name] = refused[i+1]
 	}
-	if l.cfg.Shadow {
-		st.Shadowed = map[string]uint64{string(ScopeUnavailable): l.shadowedDown.Load()}
-		for i := range t.limits {
-			st.Shadowed[string(t.limits[i].scope)] = l.shadowed[i].Load()
-		}
-	}
-	switch {
-	case l.shared != nil:
-		l.shared.stats(t, &st)
-	case l.memory != nil:
-		l.memory.stats(&st)
-	}
-	st.Admitted += st.LeaseHits // which no other counter holds
 	return st
 }
