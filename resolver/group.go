@@ -27,8 +27,8 @@ type Group struct {
 	Tables []any
 	// Source is the primary of the group's tables, if they are in another
 	// database than the others. Everything is then its own: history, own writes,
-	// failover; tokens of the one say nothing of the other. Its default name is
-	// the group's with "_source". Nil: the primary of the Config.
+	// failover, and a part in the session's token, which knows it by Name. Its
+	// default name is the group's with "_source". Nil: the primary of the Config.
 	Source *Node
 	// Replicas are the group's nodes besides the source. A Node with nothing but
 	// a Name is that one of Config.Replicas, used by both, unless there is a
@@ -239,6 +239,7 @@ func (r *Resolver) farFor(i int, cfg Group, p Policy) *Resolver {
 	far := New(r.cfg)
 	far.root, far.hub, far.now, far.lookup = r, r.hub, r.now, r.lookup
 	far.field, far.serves = fmt.Sprintf("Groups[%d].", i), cfg.Name
+	far.part = partOfGroup(cfg.Name)
 	far.cfg = r.cfg
 	far.cfg.Groups, far.cfg.Source, far.cfg.Replicas, far.cfg.Policy = nil, cfg.Source, cfg.Replicas, p
 	if cfg.MaxLag > 0 {

@@ -37,22 +37,19 @@ func (r *Resolver) WithToken(ctx context.Context, token string) context.Context 
 	if token == "" {
 		return ctx
 	}
-	t, err := decodeToken(token, r.keys(), time.Now())
+	parts, err := decodeTokens(token, r.keys(), time.Now())
 	if err != nil {
-		t = none
+		parts = unreadable
 	}
-	o := optionsOf(ctx)
-	if o.sessions == nil && openScope(ctx) == nil {
+	if optionsOf(ctx).sessions == nil && openScope(ctx) == nil {
 		ctx = with(ctx, func(o *options) { o.sessions = &sessions{} })
 	}
-	if s := r.sessionAt(ctx); r.off&tokenRule == 0 {
-		s.receive(t, r)
-	}
+	r.receiveAll(ctx, parts)
 	return ctx
 }
 
-// none is what an unreadable token tells.
-var none = token{primary: true}
+// unreadable is what a token tells that cannot be read.
+var unreadable = []token{{part: everyPart, primary: true}}
 
 func (r *Resolver) keys() [][]byte {
 	s := &r.cfg.Session
@@ -113,18 +110,19 @@ func (r *Resolver) Token(ctx context.Context) (string, error) {
 	if !r.opened.Load() {
 		return "", nil
 	}
-	s := r.sessionOf(optionsOf(ctx), scope.From(ctx), false)
-	if s == nil {
-		if optionsOf(ctx).sessions != nil || scope.From(ctx) != nil {
-			return "", nil
+	o, sc := optionsOf(ctx), scope.From(ctx)
+	homes := r.homes()
+	list := make([]*session, len(homes))
+	for i, home := range homes {
+		if list[i] = home.sessionOf(o, sc, false); o.sessions == nil && sc == nil {
+			list[i] = &home.process
 		}
-		s = &r.process
 	}
-	t, ok := r.tokenOf(ctx, s)
-	if !ok {
+	parts := r.tokensOf(ctx, list)
+	if len(parts) == 0 {
 		return "", nil
 	}
-	return t.encode(r.cfg.Session.Key), nil
+	return encodeTokens(parts, r.cfg.Session.Key), nil
 }
 
 // tokenPatience bounds the wait for the position that leaves with a token.
@@ -135,7 +133,7 @@ func (r *Resolver) tokenOf(ctx context.Context, s *session) (token, bool) {
 	wrote := s.floor(r.now())
 	seen, _, h := s.look(0)
 	here := r.lineage.Load()
-	t := token{expires: time.Now().Add(r.cfg.Session.TTL).Unix() + 1}
+	t := token{part: r.part, expires: time.Now().Add(r.cfg.Session.TTL).Unix() + 1}
 	known := h == nil || !h.primary && here != nil && h.system == here.system && h.timeline == here.timeline
 	if h != nil && known {
 		t.lsn = h.lsn
@@ -153,13 +151,14 @@ func (r *Resolver) tokenOf(ctx context.Context, s *session) (token, bool) {
 	case after == 0 && known && here != nil:
 		t.system, t.timeline = here.system, here.timeline
 		return t, true
-	case after == 0: // nothing was read or written since a token came that meant the primary
-		t.primary = true
-		return t, true
+	case after == 0:
+		// A token came that meant the primary, and nothing was read or written since.
+		// Whatever it stands for has happened.
+		after = r.now()
 	}
 	p, err := r.sampleAfter(ctx, after, tokenPatience)
 	if err != nil || p.system == 0 {
-		return token{primary: true, expires: t.expires}, true
+		return token{part: r.part, primary: true, expires: t.expires}, true
 	}
 	if t.lsn > p.lsn { // of a history that is no more
 		t.lsn = 0

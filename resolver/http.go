@@ -42,20 +42,26 @@ func (r *Resolver) WriteToken(ctx context.Context, h http.Header) {
 	if len(r.cfg.Session.Key) == 0 || !r.live.Load() {
 		return
 	}
-	s := r.sessionOf(optionsOf(ctx), openScope(ctx), false)
-	if s == nil {
-		return
+	o, sc := optionsOf(ctx), openScope(ctx)
+	homes := r.homes()
+	list := make([]*session, len(homes))
+	wrote, news := false, false
+	for i, home := range homes {
+		if s := home.sessionOf(o, sc, false); s != nil {
+			list[i] = s
+			wrote = wrote || s.floor(r.now()) > 0
+			news = news || home.news(s)
+		}
 	}
 	cfg := &r.cfg.Session
-	wrote := s.floor(r.now()) > 0
-	if !wrote && (cfg.WritesOnly || public(h)) || !r.news(s) {
+	if !news || !wrote && (cfg.WritesOnly || public(h)) {
 		return
 	}
-	t, ok := r.tokenOf(ctx, s)
-	if !ok {
+	parts := r.tokensOf(ctx, list)
+	if len(parts) == 0 {
 		return
 	}
-	text := t.encode(r.cfg.Session.Key)
+	text := encodeTokens(parts, cfg.Key)
 	if cfg.Header {
 		h.Set(cfg.Name, text)
 	} else {

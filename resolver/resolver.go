@@ -72,6 +72,7 @@ type Resolver struct {
 	root     *Resolver // itself, or that of which this one serves a group
 	field    string    // of the configuration, for errors
 	serves   string    // the group that it serves, if it is not the root
+	part     uint32    // of tokens that speaks of it
 	groups   groups
 	expiry   int64 // nanoseconds from a probe's sending to the end of its verdict
 	tightest time.Duration

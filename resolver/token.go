@@ -13,6 +13,8 @@ import (
 // session wrote and does not go behind what it was shown. It says nothing of
 // who the caller is, and gives no right to anything.
 type token struct {
+	// part is the database that it speaks of.
+	part uint32
 	// system and timeline name the history that lsn is a position of.
 	system   uint64
 	timeline uint32
@@ -57,13 +59,24 @@ func (t token) encode(key []byte) string {
 	if t.primary {
 		b[1] |= tokenPrimary
 	}
-	b = binary.BigEndian.AppendUint32(b, t.timeline)
-	b = binary.BigEndian.AppendUint64(b, t.system)
-	b = binary.BigEndian.AppendUint64(b, t.lsn)
-	b = binary.BigEndian.AppendUint64(b, uint64(t.boot))
+	b = t.appendPlace(b)
 	b = binary.BigEndian.AppendUint64(b, uint64(t.expires))
 	b = append(b, tokenSum(key, b)...)
 	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func (t *token) appendPlace(b []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, t.timeline)
+	b = binary.BigEndian.AppendUint64(b, t.system)
+	b = binary.BigEndian.AppendUint64(b, t.lsn)
+	return binary.BigEndian.AppendUint64(b, uint64(t.boot))
+}
+
+func (t *token) readPlace(b []byte) {
+	t.timeline = binary.BigEndian.Uint32(b)
+	t.system = binary.BigEndian.Uint64(b[4:])
+	t.lsn = binary.BigEndian.Uint64(b[12:])
+	t.boot = int64(binary.BigEndian.Uint64(b[20:]))
 }
 
 // tokenSum signs a body. The prefix keeps a key that is used for something else
@@ -81,33 +94,36 @@ func decodeToken(text string, keys [][]byte, now time.Time) (token, error) {
 	if len(text) != base64.RawURLEncoding.EncodedLen(tokenLen) {
 		return token{}, errTokenForm
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(b) != tokenLen {
-		return token{}, errTokenForm
-	}
-	body, sum := b[:tokenBody], b[tokenBody:]
-	known := false
-	for _, key := range keys {
-		known = hmac.Equal(sum, tokenSum(key, body)) || known
-	}
+	body, err := openToken(text, keys)
 	switch {
-	case !known:
-		return token{}, errTokenForged
+	case err != nil:
+		return token{}, err
 	case body[0] != tokenVersion || body[1]&^tokenPrimary != 0:
 		return token{}, errTokenVersion
 	}
-	t := token{
-		primary:  body[1]&tokenPrimary != 0,
-		timeline: binary.BigEndian.Uint32(body[2:]),
-		system:   binary.BigEndian.Uint64(body[6:]),
-		lsn:      binary.BigEndian.Uint64(body[14:]),
-		boot:     int64(binary.BigEndian.Uint64(body[22:])),
-		expires:  int64(binary.BigEndian.Uint64(body[30:])),
-	}
+	t := token{primary: body[1]&tokenPrimary != 0, expires: int64(binary.BigEndian.Uint64(body[30:]))}
+	t.readPlace(body[2:])
 	if now.Unix() >= t.expires {
 		return token{}, errTokenExpired
 	}
 	return t, nil
+}
+
+// openToken returns the body of what any of keys has signed.
+func openToken(text string, keys [][]byte) ([]byte, error) {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || len(b) <= tokenMAC {
+		return nil, errTokenForm
+	}
+	body, sum := b[:len(b)-tokenMAC], b[len(b)-tokenMAC:]
+	known := false
+	for _, key := range keys {
+		known = hmac.Equal(sum, tokenSum(key, body)) || known
+	}
+	if !known {
+		return nil, errTokenForged
+	}
+	return body, nil
 }
 
 // handed is what tokens told a session. It is immutable.
