@@ -138,10 +138,9 @@ func New(cfg Config) *Cache {
 // connect makes what speaks to Redis; nothing is sent yet.
 func (c *Cache) connect() {
 	prefix := "infra:" + c.cfg.Name + ":cache:"
-	r := &redisStore{
-		client: c.cfg.Redis, guard: c.guard, prefix: prefix, markTTL: c.markTTL,
-		tagTTL: max(24*time.Hour, 4*c.cfg.longestTTL()), // an entry that outlives its tag is a miss
-	}
+	r := newRedisStore(c.cfg.Redis)
+	r.guard, r.prefix, r.markTTL = c.guard, prefix, c.markTTL
+	r.tagTTL = max(24*time.Hour, 4*c.cfg.longestTTL()) // an entry that outlives its tag is a miss
 	c.store = r
 	if single, ok := c.cfg.Redis.(*redis.Client); ok {
 		c.guard.dial = dialOnce(single.Options())

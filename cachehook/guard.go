@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,8 +27,9 @@ const (
 )
 
 // guard bounds what a slow or dead Redis costs. A context's deadline does not
-// bound a call of go-redis unless ContextTimeoutEnabled is set, so each call has
-// a goroutine that its caller may leave behind. After tripAfter failures in a
+// bound a call of go-redis unless ContextTimeoutEnabled is set, so a call has a
+// goroutine that its caller may leave behind, but for the questions that a client
+// of our own making asks; see promptly. After tripAfter failures in a
 // row nobody calls but one in each pause, which doubles; a success ends that.
 // Every operation of this package may arrive late or twice without harm.
 type guard struct {
@@ -112,6 +114,43 @@ func (g *guard) do(ctx context.Context, f func(context.Context) error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// direct calls f on the caller's goroutine: f ends when its context does. ctx has
+// no end of its own.
+func (g *guard) direct(ctx context.Context, f func(context.Context) error) error {
+	if !g.admit() {
+		return g.because(errDown)
+	}
+	ctx, cancel := context.WithTimeout(ctx, g.budget)
+	defer cancel()
+	select {
+	case g.slots <- struct{}{}:
+		defer func() { <-g.slots }()
+	case <-ctx.Done():
+		g.failed(errSlow)
+		return errSlow
+	}
+	if !g.enter() {
+		return errClosed
+	}
+	defer g.running.Done()
+	err := f(ctx)
+	if err == nil {
+		g.succeeded()
+		return nil
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		err = errSlow // the connection's deadline, which is ctx's, may come first
+	default:
+		g.last.Store(&err)
+		if ctx.Err() != nil {
+			err = errSlow
+		}
+	}
+	g.failed(err)
+	return err
 }
 
 func (g *guard) failed(err error) {

@@ -3,7 +3,6 @@ package cachehook
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -62,6 +61,8 @@ return 1`)
 // redisStore is the store on Redis.
 type redisStore struct {
 	client  redis.UniversalClient
+	prompt  *redis.Client // client, but for calls that end with their context; or nil
+	plain   bool          // client reads from masters alone
 	guard   *guard
 	prefix  string // of all keys
 	channel string // empty: nobody listens
@@ -77,25 +78,27 @@ func (r *redisStore) entryKey(name string) string { return r.prefix + "e:" + nam
 // pipelined runs the commands that fill adds in one round trip, and once more
 // with the scripts' source where a server has not got them.
 func (r *redisStore) pipelined(ctx context.Context, op string, fill func(p redis.Pipeliner, run runner)) error {
-	err := r.guard.do(ctx, func(ctx context.Context) error {
-		err := r.pipe(ctx, fill, (*redis.Script).EvalSha)
-		if err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
-			err = r.pipe(ctx, fill, (*redis.Script).Eval)
-		}
-		return err
-	})
+	err := r.guard.do(ctx, func(ctx context.Context) error { return r.send(ctx, r.client, fill) })
 	if err != nil {
 		return redisError(op, err)
 	}
 	return nil
 }
 
+func (r *redisStore) send(ctx context.Context, client redis.UniversalClient, fill func(redis.Pipeliner, runner)) error {
+	err := r.pipe(ctx, client, fill, (*redis.Script).EvalSha)
+	if err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
+		err = r.pipe(ctx, client, fill, (*redis.Script).Eval)
+	}
+	return err
+}
+
 type runner func(s *redis.Script, key string, args ...any) *redis.Cmd
 
-func (r *redisStore) pipe(ctx context.Context, fill func(redis.Pipeliner, runner),
+func (r *redisStore) pipe(ctx context.Context, client redis.UniversalClient, fill func(redis.Pipeliner, runner),
 	run func(*redis.Script, context.Context, redis.Scripter, []string, ...any) *redis.Cmd,
 ) error {
-	p := r.client.Pipeline()
+	p := client.Pipeline()
 	fill(p, func(s *redis.Script, key string, args ...any) *redis.Cmd {
 		return run(s, ctx, p, []string{key}, args...)
 	})
@@ -117,74 +120,6 @@ func (r *redisStore) pipe(ctx context.Context, fill func(redis.Pipeliner, runner
 		return err
 	}
 	return first
-}
-
-func (r *redisStore) lookup(ctx context.Context, tags []string, entry string) (answer, error) {
-	var get *redis.StringCmd
-	var ttl *redis.DurationCmd
-	var reads []*redis.Cmd
-	var a answer
-	err := r.pipelined(ctx, "look up", func(p redis.Pipeliner, run runner) {
-		reads = make([]*redis.Cmd, len(tags))
-		for i, tag := range tags {
-			fresh := mint()
-			reads[i] = run(readScript, r.tagKey(tag), fresh[:], r.tagTTL.Milliseconds())
-		}
-		if entry != "" {
-			get, ttl = p.Get(context.Background(), r.entryKey(entry)), p.PTTL(context.Background(), r.entryKey(entry))
-		}
-	})
-	if err != nil {
-		return a, err
-	}
-	a.stamps = make([]stamp, len(tags))
-	for i, cmd := range reads {
-		marked, err := readAnswer(cmd, &a.stamps[i])
-		if err != nil {
-			return answer{}, redisError("look up", err)
-		}
-		a.marked = a.marked || marked
-	}
-	a.take(get, ttl)
-	return a, nil
-}
-
-func readAnswer(cmd *redis.Cmd, into *stamp) (marked bool, err error) {
-	parts, err := cmd.Slice()
-	if err != nil {
-		return false, err
-	}
-	if len(parts) == 2 {
-		text, isText := parts[0].(string)
-		marks, isNumber := parts[1].(int64)
-		s, ok := stampOf(text)
-		if isText && isNumber && ok {
-			*into = s
-			return marks > 0, nil
-		}
-	}
-	return false, fmt.Errorf("a tag answers %v: %w", parts, errCorrupt)
-}
-
-// take notes the entry, if there is one and it lives on.
-func (a *answer) take(get *redis.StringCmd, ttl *redis.DurationCmd) {
-	if get == nil || get.Err() != nil || ttl.Err() != nil || ttl.Val() <= 0 {
-		return
-	}
-	a.data, _ = get.Bytes()
-	a.ttl = ttl.Val()
-}
-
-func (r *redisStore) fetch(ctx context.Context, entry string) (a answer, err error) {
-	var get *redis.StringCmd
-	var ttl *redis.DurationCmd
-	err = r.pipelined(ctx, "read", func(p redis.Pipeliner, _ runner) {
-		get, ttl = p.Get(context.Background(), r.entryKey(entry)), p.PTTL(context.Background(), r.entryKey(entry))
-	})
-	if err == nil {
-		a.take(get, ttl)
-	}
-	return a, err
 }
 
 func (r *redisStore) put(ctx context.Context, entry string, payload []byte, ttl time.Duration) error {

@@ -8,9 +8,10 @@ import (
 // store is what processes share: the tags with their stamps and marks, and the
 // second level. Its methods block for at most the budget of Config.Timeout.
 type store interface {
-	// lookup reads the present stamps of tags in one round trip, minting those
-	// that are missing or whose mark has run out, and the entry of that name
-	// unless it is empty.
+	// lookup reads the present stamps of tags, and the entry of that name unless
+	// it is empty, in one round trip. Stamps that are missing, or whose mark has
+	// run out, are minted, which may take a second one. A marked answer may lack
+	// stamps.
 	lookup(ctx context.Context, tags []string, entry string) (answer, error)
 	// fetch reads the entry alone.
 	fetch(ctx context.Context, entry string) (answer, error)
