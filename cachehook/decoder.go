@@ -89,11 +89,7 @@ func (d *decoder) value() driver.Value {
 	case tagInt:
 		return d.varint()
 	case tagFloat:
-		b := d.take(8)
-		if d.failed {
-			return nil
-		}
-		return math.Float64frombits(binary.LittleEndian.Uint64([]byte(b)))
+		return d.float()
 	case tagFalse:
 		return false
 	case tagTrue:
@@ -107,6 +103,14 @@ func (d *decoder) value() driver.Value {
 	}
 	d.fail()
 	return nil
+}
+
+func (d *decoder) float() float64 {
+	b := d.take(8)
+	if d.failed {
+		return 0
+	}
+	return math.Float64frombits(binary.LittleEndian.Uint64([]byte(b)))
 }
 
 // skipValue passes over a value, with every check that value makes, and returns

@@ -33,7 +33,8 @@ type fieldCopy struct {
 	column int
 	offset uintptr
 	how    copyKind
-	null   any // what GORM hands to the field's Set for NULL
+	takes  valueKind // what it can be read from without GORM
+	null   any       // what GORM hands to the field's Set for NULL
 }
 
 type copyKind uint8
@@ -93,6 +94,7 @@ func compile(s *schema.Schema, cols []replay.Column) *layout {
 		if f.how, ok = kindOf(f.typ); !ok {
 			return nil
 		}
+		f.takes = valueKindOf(f.typ)
 		f.null = reflect.New(reflect.PointerTo(field.IndirectFieldType)).Interface()
 		if f.how == copyPointer || f.how == copyBytes {
 			l.deep = append(l.deep, len(l.fields))

@@ -145,6 +145,13 @@ func (c *Cache) hit(ctx context.Context, r *hook.Record, q *query, e *entry, at 
 		return nil, r.FillWith(e.value.(*snapshot))
 	}
 	if !set.mixed && r.CanFill() {
+		if t := readSnapshot(r.DB.Statement, set); t != unfit {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			c.memory.replace(q.key, e, e.with(t, int(t.bytes)-set.bytes()))
+			return nil, r.FillWith(t)
+		}
 		c.keepTyped(r, q.key, e, set)
 	}
 	return c.replay(ctx, set)

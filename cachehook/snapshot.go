@@ -49,49 +49,66 @@ var unfit = &snapshot{}
 // only GORM could do so again.
 func takeSnapshot(stmt *gorm.Statement, set *rowset) *snapshot {
 	dest := stmt.ReflectValue
-	if !plainStatement(stmt) || !dest.IsValid() || !dest.CanSet() {
+	s := emptySnapshot(stmt, set)
+	if s == unfit || s.models.IsValid() && dest.Len() != int(set.rows) {
 		return unfit
 	}
-	model := stmt.Schema.ModelType
-	s := &snapshot{dest: dest.Type(), rows: set.rows, asides: &noAsides}
-	var from func(i int) reflect.Value
-	switch {
-	case dest.Type() == model:
-		s.rows = min(s.rows, 1)
-		from = func(int) reflect.Value { return dest }
-	case dest.Kind() != reflect.Slice || dest.Len() != int(set.rows):
-		return unfit
-	case dest.Type().Elem() == model:
+	from := func(int) reflect.Value { return dest }
+	if s.models.IsValid() {
 		from = dest.Index
-	case dest.Type().Elem() == reflect.PointerTo(model):
-		from = func(i int) reflect.Value { return dest.Index(i).Elem() }
-	default:
-		return unfit
-	}
-	if s.layout = layoutOf(stmt.Schema, set.cols.list); s.layout == nil {
-		return unfit
-	}
-	rows, size := int(s.rows), model.Size()
-	bytes := int(unsafe.Sizeof(*s)) + rows*int(size)
-	if dest.Type() != model {
-		s.models = reflect.MakeSlice(reflect.SliceOf(model), rows, rows)
-		s.first = s.models.UnsafePointer()
-		bytes += 24
-	} else if rows > 0 {
-		s.first = reflect.New(model).UnsafePointer()
-		if nulls := set.nulls(); nulls != nil {
-			s.asides = &asides{nulls: nulls}
-			bytes += len(nulls)
+		if s.dest.Elem().Kind() == reflect.Pointer {
+			from = func(i int) reflect.Value { return dest.Index(i).Elem() }
 		}
 	}
 	// Field by field: a single model may hold what the caller had put there.
-	for i := range rows {
+	size := s.layout.schema.ModelType.Size()
+	for i := range int(s.rows) {
 		src := from(i).Addr().UnsafePointer()
 		for j := range s.layout.fields {
 			if !s.null(j) {
 				s.layout.fields[j].shallow(unsafe.Add(s.first, uintptr(i)*size), src)
 			}
 		}
+	}
+	return s.completed()
+}
+
+// emptySnapshot makes a snapshot of set for the statement's destination whose
+// models are to be filled, or returns unfit.
+func emptySnapshot(stmt *gorm.Statement, set *rowset) *snapshot {
+	dest := stmt.ReflectValue
+	if !plainStatement(stmt) || !dest.IsValid() || !dest.CanSet() {
+		return unfit
+	}
+	model := stmt.Schema.ModelType
+	s := &snapshot{dest: dest.Type(), rows: set.rows, asides: &noAsides}
+	switch {
+	case s.dest == model:
+		s.rows = min(s.rows, 1)
+	case s.dest.Kind() != reflect.Slice || s.dest.Elem() != model && s.dest.Elem() != reflect.PointerTo(model):
+		return unfit
+	}
+	if s.layout = layoutOf(stmt.Schema, set.cols.list); s.layout == nil {
+		return unfit
+	}
+	rows := int(s.rows)
+	if s.dest != model {
+		s.models = reflect.MakeSlice(reflect.SliceOf(model), rows, rows)
+		s.first = s.models.UnsafePointer()
+	} else if rows > 0 {
+		s.first = reflect.New(model).UnsafePointer()
+		if nulls := set.nulls(); nulls != nil {
+			s.asides = &asides{nulls: nulls}
+		}
+	}
+	return s
+}
+
+// completed makes a snapshot whose models are filled stand on its own.
+func (s *snapshot) completed() *snapshot {
+	bytes := int(unsafe.Sizeof(*s)) + int(s.rows)*int(s.layout.schema.ModelType.Size()) + len(s.nulls)
+	if s.models.IsValid() {
+		bytes += 24
 	}
 	bytes += s.own() + s.ownStrings()
 	if s.asides != &noAsides {
