@@ -88,6 +88,7 @@ type Cache struct {
 	// sessions grows when one of them begins: what was under way is not kept.
 	sessions atomic.Uint32
 	counts   counters
+	tallies  tallies
 	alone    sync.Once // the log has said that there is no Redis
 
 	every, schema *cell // the tags that every query depends on
@@ -123,6 +124,7 @@ func New(cfg Config) *Cache {
 	c.mirror = newMirror(c.cfg.Redis == nil)
 	c.every, c.schema = c.mirror.cell(everyTag, true), c.mirror.cell(schemaTag, true)
 	c.memory = newMemory(c.cfg.L1.MaxEntries, c.cfg.L1.MaxBytes)
+	c.memory.weigh = c.tallies.weigh
 	c.guard = newGuard(c.cfg.Timeout, c.cfg.Logger)
 	c.catalog.now, c.catalog.read = c.now, c.readCatalog
 	c.catalog.fail = func(err error) {

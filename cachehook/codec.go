@@ -3,8 +3,6 @@ package cachehook
 import (
 	"database/sql/driver"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"math"
 	"time"
 
@@ -15,35 +13,36 @@ import (
 //
 //	magic   4 bytes "gic" and the version
 //	sum     8 bytes, xxhash64 of what follows, little endian
-//	kind    1 byte: rows or blob
+//	kind    1 byte: rows or blob, and whether the body is compressed
 //	tags    count, then each name and its stamp of 16 bytes
+//	cost    what reading it from the database took, microseconds
 //	body    rows or blob
 //
 // Numbers are unsigned varints, int64 values zigzag; strings are led by their
 // length. A reader of another version, a truncated or a foreign payload sees an
 // error, which counts as a miss.
 const (
-	magic      = "gic\x01"
+	magic      = "gic\x02"
 	headerSize = len(magic) + 8
 
 	kindRows byte = 1
 	kindBlob byte = 2
 )
 
-var errCorrupt = errors.New("cachehook: corrupt payload")
-
 // payload is what is stored in L2 for one key.
 type payload struct {
 	kind   byte
 	tags   []string
 	stamps []stamp
+	cost   uint32  // see entry
 	rows   *rowset // kindRows
 	blob   []byte  // kindBlob
 }
 
 // encode returns false when a column's type has no code: the rows then live in
-// L1 alone.
-func (p *payload) encode() ([]byte, bool) {
+// L1 alone. A body of more than compressAbove bytes is compressed, if that helps;
+// negative: none is.
+func (p *payload) encode(compressAbove int) ([]byte, bool) {
 	size := headerSize + 64 + 48*len(p.tags) + len(p.blob)
 	if p.rows != nil {
 		size += len(p.rows.cols.code) + len(p.rows.values)
@@ -54,12 +53,20 @@ func (p *payload) encode() ([]byte, bool) {
 		b = appendString(b, tag)
 		b = append(b, p.stamps[i][:]...)
 	}
+	b = binary.AppendUvarint(b, uint64(p.cost))
+	body := len(b)
 	if p.kind == kindBlob {
 		b = append(b, p.blob...)
 	} else {
 		var ok bool
 		if b, ok = appendRows(b, p.rows); !ok {
 			return nil, false
+		}
+	}
+	if compressAbove >= 0 && len(b)-body > compressAbove {
+		if small, ok := compress(b[body:]); ok {
+			b = append(b[:body], small...)
+			b[headerSize] |= compressedFlag
 		}
 	}
 	putHeader(b)
@@ -153,19 +160,26 @@ func appendTime(b []byte, t time.Time) []byte {
 // decode reads a payload. It never panics; what it allocates is bounded by the
 // payload's length. Strings of the result share one copy of the payload.
 func decode(data []byte) (*payload, error) {
-	if len(data) < headerSize+1 || string(data[:len(magic)]) != magic {
-		return nil, fmt.Errorf("%w: no header of this version", errCorrupt)
-	}
-	if binary.LittleEndian.Uint64(data[len(magic):]) != xxhash.Sum64(data[headerSize:]) {
-		return nil, fmt.Errorf("%w: checksum", errCorrupt)
+	switch {
+	case len(data) < len(magic) || string(data[:len(magic)-1]) != magic[:len(magic)-1]:
+		return nil, corruptForeign
+	case data[len(magic)-1] != magic[len(magic)-1]:
+		return nil, corruptVersion
+	case len(data) <= headerSize || binary.LittleEndian.Uint64(data[len(magic):]) != xxhash.Sum64(data[headerSize:]):
+		return nil, corruptChecksum
 	}
 	d := &decoder{s: string(data[headerSize:])}
-	p := &payload{kind: d.byte()}
+	kind := d.byte()
+	p := &payload{kind: kind &^ compressedFlag}
 	n := d.count(1 + len(stamp{}))
 	p.tags, p.stamps = make([]string, n), make([]stamp, n)
 	for i := range n {
 		p.tags[i] = d.string()
 		p.stamps[i], _ = stampOf(d.take(len(stamp{})))
+	}
+	p.cost = uint32(min(d.uvarint(), math.MaxUint32))
+	if kind&compressedFlag != 0 {
+		d.inflate()
 	}
 	switch p.kind {
 	case kindBlob:
@@ -176,7 +190,7 @@ func decode(data []byte) (*payload, error) {
 		d.failed = true
 	}
 	if d.failed || len(d.s) != 0 {
-		return nil, fmt.Errorf("%w: structure", errCorrupt)
+		return nil, corruptStructure
 	}
 	return p, nil
 }

@@ -52,7 +52,7 @@ func sampleValues(t testing.TB) []driver.Value {
 func TestPayloadRoundTrip(t *testing.T) {
 	t.Parallel()
 	p := &payload{kind: kindRows, tags: []string{"*", "table:x"}, stamps: []stamp{mint(), mint()}, rows: sampleRows(t)}
-	data, ok := p.encode()
+	data, ok := p.encode(-1)
 	equal(t, "encodable", ok, true)
 	got, err := decode(data)
 	must(t, err)
@@ -78,7 +78,7 @@ func TestPayloadRoundTrip(t *testing.T) {
 func TestEveryTruncationAndEveryFlippedByteIsCorrupt(t *testing.T) {
 	t.Parallel()
 	p := &payload{kind: kindRows, tags: []string{"*"}, stamps: []stamp{mint()}, rows: sampleRows(t)}
-	data, _ := p.encode()
+	data, _ := p.encode(-1)
 	for n := range data {
 		if _, err := decode(data[:n]); err == nil {
 			t.Fatalf("the first %d bytes were taken for a payload", n)
@@ -94,7 +94,7 @@ func TestEveryTruncationAndEveryFlippedByteIsCorrupt(t *testing.T) {
 func TestUnknownScanTypeStaysInMemory(t *testing.T) {
 	t.Parallel()
 	p := &payload{kind: kindRows, rows: rowsOf([]replay.Column{{Name: "a", ScanType: reflect.TypeFor[struct{ X int }]()}}, nil)}
-	if _, ok := p.encode(); ok {
+	if _, ok := p.encode(-1); ok {
 		t.Fatal("a type without a code was encoded")
 	}
 }
@@ -109,10 +109,10 @@ func seal(body []byte) []byte {
 // FuzzDecode feeds bytes with a right checksum, so that the structure is reached.
 func FuzzDecode(f *testing.F) {
 	p := &payload{kind: kindRows, tags: []string{"*", "table:x"}, stamps: []stamp{mint(), mint()}, rows: sampleRows(f)}
-	data, _ := p.encode()
+	data, _ := p.encode(-1)
 	f.Add(data[headerSize:])
 	blob := &payload{kind: kindBlob, blob: []byte("x")}
-	data, _ = blob.encode()
+	data, _ = blob.encode(-1)
 	f.Add(data[headerSize:])
 	f.Fuzz(func(t *testing.T, body []byte) {
 		_, _ = decode(body)
@@ -120,7 +120,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, ok := p.encode()
+		again, ok := p.encode(-1)
 		if !ok {
 			t.Fatal("what was decoded cannot be encoded")
 		}
@@ -128,7 +128,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatalf("what was encoded cannot be decoded: %v", err)
 		}
-		third, _ := q.encode()
+		third, _ := q.encode(-1)
 		if !bytes.Equal(again, third) {
 			t.Fatalf("the round trip changed the payload:\n%q\n%q", again, third)
 		}

@@ -15,6 +15,7 @@ type expedition struct {
 	fork   *hook.Record
 	ctx    context.Context
 	cancel func()
+	why    missReason
 	aging  *entry // that the work shall replace, or nil
 
 	mu   sync.Mutex // guards the rest
@@ -43,7 +44,7 @@ func (x *expedition) leave() *remainder {
 // lead reads the database for everybody who waits for the flight. The work goes
 // on when the caller leaves.
 func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, f *flight, name string) (*sql.Rows, error) {
-	x := &expedition{}
+	x := &expedition{why: s.why}
 	var cancel context.CancelFunc
 	x.ctx, cancel = context.WithCancel(context.WithoutCancel(ctx))
 	timer := time.AfterFunc(c.cfg.FlightTimeout, cancel)
@@ -75,7 +76,7 @@ func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, 
 	case f.panicked != nil:
 		panic(f.panicked)
 	}
-	c.missed(r)
+	c.missed(r, q, x.why)
 	r.Take(x.fork)
 	switch tail := x.leave(); {
 	case tail != nil:
@@ -103,7 +104,7 @@ func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, clo
 			x.cancel()
 		}
 	}()
-	e, at, waited := c.again(q, s.stamps, s.asked)
+	e, at, waited := c.again(q, s.stamps, s.asked, &x.why)
 	x.fork.Waited += waited
 	if e != nil && (x.aging == nil || e != x.aging && c.now() < e.expires) {
 		done = true
@@ -126,6 +127,7 @@ func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, clo
 	switch {
 	case errors.Is(err, errUnstorable):
 		c.counts.bypass(reasonSize)
+		q.tally.refused[fillSize].Add(1)
 		c.memory.put(q.key, newEntry(unstorable{}, 0, q.cells, s.stamps, began+int64(unstorableFor)))
 		timer.Stop() // the caller's own patience counts from now on
 		closing()

@@ -36,10 +36,11 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 	form := formOf(reflect.TypeFor[T]())
 	q := query{key: handKey(reflect.TypeFor[T]().String(), key, resolved), terms: terms{ttl: ttl}, kind: kindBlob}
 	q.cells, q.tags = c.handCells(resolved)
+	q.tally = c.tallies.first(q.cells)
 	s := c.find(ctx, &q)
 	switch {
 	case s.entry != nil:
-		c.counts.hit(s.level)
+		q.tally.hit(s.level)
 		return unpack[T](s.entry, form)
 	case s.stamps == nil:
 		return load(ctx)
@@ -47,7 +48,7 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 	name := flightName(q.key, s.stamps)
 	f, leads := c.flights.join(name)
 	if leads {
-		c.counts.misses.Add(1)
+		q.tally.misses[s.why].Add(1)
 		fctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.FlightTimeout)
 		closing := context.AfterFunc(c.life, cancel)
 		c.flights.start(name, f, func() (landing, func()) {
@@ -62,7 +63,7 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 	switch {
 	case f.verdict == landed:
 		if !leads {
-			c.counts.shared.Add(1)
+			q.tally.shared.Add(1)
 		}
 		return unpack[T](f.entry, form)
 	case leads && f.panicked != nil:
@@ -74,7 +75,7 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 }
 
 func fetchWork[T any](ctx context.Context, c *Cache, q *query, s standing, form form, load func(context.Context) (T, error)) (landing, func()) {
-	if e, _, _ := c.again(q, s.stamps, s.asked); e != nil {
+	if e, _, _ := c.again(q, s.stamps, s.asked, &s.why); e != nil {
 		return landing{verdict: landed, entry: e}, nil
 	}
 	began := c.now()

@@ -40,22 +40,26 @@ func (c *Cache) Get(ctx context.Context, key string) ([]byte, bool) {
 			return nil, false
 		}
 		p, err := decode(a.data)
-		if err != nil || p.kind != kindBlob {
-			c.counts.corrupt.Add(1)
+		if err == nil && p.kind != kindBlob {
+			err = corruptMismatch
+		}
+		if err != nil {
+			c.counts.unreadable(err)
 			return nil, false
 		}
 		tags = p.tags
 	}
 	q := query{key: name, kind: kindBlob}
 	q.cells, q.tags = c.handCells(tags)
+	q.tally = c.tallies.first(q.cells)
 	s := c.find(ctx, &q)
 	if s.entry == nil && s.stamps != nil && !s.asked {
-		s.entry, s.level, _ = c.again(&q, s.stamps, false)
+		s.entry, s.level, _ = c.again(&q, s.stamps, false, &s.why)
 	}
 	if s.entry == nil {
 		return nil, false
 	}
-	c.counts.hit(s.level)
+	q.tally.hit(s.level)
 	b, ok := s.entry.value.([]byte)
 	return bytes.Clone(b), ok
 }
@@ -76,8 +80,9 @@ func (c *Cache) Set(ctx context.Context, key string, v []byte, ttl time.Duration
 	}
 	q := query{key: handKey("set", key, nil), terms: terms{ttl: ttl}, kind: kindBlob}
 	q.cells, q.tags = c.handCells(resolved)
+	q.tally = c.tallies.first(q.cells)
 	began := c.now()
-	s := c.find(ctx, &query{key: handKey("none", "", nil), kind: kindBlob, cells: q.cells, tags: q.tags})
+	s := c.find(ctx, &query{key: handKey("none", "", nil), kind: kindBlob, cells: q.cells, tags: q.tags, tally: q.tally})
 	if s.stamps == nil {
 		return nil // a writer is at work, or Redis is down: nothing is kept
 	}

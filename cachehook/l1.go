@@ -18,6 +18,7 @@ type memory struct {
 	seed                 maphash.Seed
 	entries, bytes       atomic.Int64 // with what is about to be put
 	evictions            atomic.Uint64
+	weigh                func(e *entry, entries, bytes int64) // told of each that comes or goes
 	shards               [l1Shards]l1Shard
 }
 
@@ -29,7 +30,7 @@ type l1Shard struct {
 }
 
 func newMemory(maxEntries int, maxBytes int64) *memory {
-	m := &memory{maxEntries: int64(maxEntries), maxBytes: maxBytes, seed: maphash.MakeSeed()}
+	m := &memory{weigh: func(*entry, int64, int64) {}, maxEntries: int64(maxEntries), maxBytes: maxBytes, seed: maphash.MakeSeed()}
 	for i := range m.shards {
 		sh := &m.shards[i]
 		sh.items = make(map[string]*entry)
@@ -92,7 +93,8 @@ func (m *memory) put(key []byte, e *entry) {
 			empty = 0
 		} else if empty++; empty > l1Shards {
 			// All room is claimed by others that are about to put.
-			m.release(room)
+			m.entries.Add(-1)
+			m.bytes.Add(-room)
 			return
 		}
 	}
@@ -101,11 +103,12 @@ func (m *memory) put(key []byte, e *entry) {
 	defer sh.mu.Unlock()
 	if old := sh.items[lent(key)]; old != nil { // put by another meanwhile
 		sh.drop(old)
-		m.release(cost(len(key), old))
+		m.release(old)
 	}
 	e.key = string(key)
 	sh.items[e.key] = e
 	sh.link(e)
+	m.weigh(e, 1, room)
 }
 
 // replace puts e in the place of old, if that is still there and room can be
@@ -132,6 +135,7 @@ func (m *memory) replace(key []byte, old, e *entry) {
 		return
 	}
 	m.bytes.Add(min(more, 0))
+	m.weigh(e, 0, more)
 	e.key = old.key
 	unlink(old)
 	sh.items[e.key] = e
@@ -148,7 +152,7 @@ func (m *memory) evictFrom(shard int) bool {
 		return false
 	}
 	sh.drop(e)
-	m.release(cost(len(e.key), e))
+	m.release(e)
 	m.evictions.Add(1)
 	return true
 }
@@ -160,13 +164,16 @@ func (m *memory) remove(key []byte, e *entry) {
 	defer sh.mu.Unlock()
 	if old := sh.items[lent(key)]; old != nil && (e == nil || e == old) {
 		sh.drop(old)
-		m.release(cost(len(key), old))
+		m.release(old)
 	}
 }
 
-func (m *memory) release(room int64) {
+// release notes that an entry has left.
+func (m *memory) release(e *entry) {
+	room := cost(len(e.key), e)
 	m.entries.Add(-1)
 	m.bytes.Add(-room)
+	m.weigh(e, -1, -room)
 }
 
 // clear drops everything.
@@ -176,7 +183,7 @@ func (m *memory) clear() {
 		sh.mu.Lock()
 		for e := sh.ring.newer; e != &sh.ring; e = sh.ring.newer {
 			sh.drop(e)
-			m.release(cost(len(e.key), e))
+			m.release(e)
 		}
 		sh.mu.Unlock()
 	}

@@ -19,6 +19,8 @@ type query struct {
 	kind  byte // of payload
 	mixed bool // a snapshot does not do: the rows are asked for
 
+	tally *tally
+
 	sessions uint32 // Cache.sessions when the query began; of rows
 }
 
@@ -41,6 +43,7 @@ type standing struct {
 	// Without an entry: stamps to read the database under, or nil when it must
 	// be read without filling anything, and then perhaps on the primary.
 	stamps  []stamp
+	why     missReason
 	asked   bool // L2 has not got it either
 	primary bool
 }
@@ -57,17 +60,20 @@ func (c *Cache) find(ctx context.Context, q *query) standing {
 		}
 	}
 	e := c.memory.get(q.key)
-	now := c.now()
+	now, why := c.now(), missCold
 	if e != nil && now >= e.expires+int64(q.stale) {
 		c.memory.remove(q.key, e)
-		e = nil
+		e, why = nil, missExpired
 	}
 	if c.trusted() {
 		if e != nil && e.current(c.mirror) {
 			return standing{entry: e, level: inMemory, now: now}
 		}
 		if stamps, known := c.present(q.cells); known {
-			return standing{stamps: stamps}
+			if e != nil {
+				why = missInvalidated
+			}
+			return standing{stamps: stamps, why: why}
 		}
 	}
 	if c.store == nil { // a tag was evicted at this moment
@@ -80,7 +86,7 @@ func (c *Cache) find(ctx context.Context, q *query) standing {
 		name += strings.Join(q.tags, tagSeparator)
 	}
 	began := time.Now()
-	s, ok := c.batches.ask(ctx, name, func() standing { return c.ask(ctx, &own, e) })
+	s, ok := c.batches.ask(ctx, name, func() standing { return c.ask(ctx, &own, e, why) })
 	if !ok {
 		s = standing{}
 	}
@@ -101,7 +107,7 @@ func (c *Cache) present(cells []*cell) (stamps []stamp, known bool) {
 
 // ask looks the query up in Redis, one round trip: the stamps, and the entry
 // unless memory holds one that they may confirm.
-func (c *Cache) ask(ctx context.Context, q *query, e *entry) standing {
+func (c *Cache) ask(ctx context.Context, q *query, e *entry, why missReason) standing {
 	questions := make([]question, len(q.cells))
 	for i, cell := range q.cells {
 		questions[i] = c.mirror.ask(cell)
@@ -126,27 +132,33 @@ func (c *Cache) ask(ctx context.Context, q *query, e *entry) standing {
 	if e != nil && e.carries(a.stamps) {
 		return standing{entry: e, level: inMemory}
 	}
-	if e = c.fromPayload(q, a, a.stamps, asked); e != nil {
+	if e != nil {
+		why = missInvalidated
+	}
+	if e, why = c.fromPayload(q, a, a.stamps, asked, why); e != nil {
 		c.memory.put(q.key, e)
 		return standing{entry: e, level: inRedis}
 	}
-	return standing{stamps: a.stamps, asked: name != ""}
+	return standing{stamps: a.stamps, why: why, asked: name != ""}
 }
 
 // fromPayload makes an entry of what L2 holds, or returns nil if it is not what
 // the query needs under these stamps. asked is the time before Redis was asked: what
 // it says of the time left counts from then at the earliest.
-func (c *Cache) fromPayload(q *query, a answer, stamps []stamp, asked int64) *entry {
+func (c *Cache) fromPayload(q *query, a answer, stamps []stamp, asked int64, why missReason) (*entry, missReason) {
 	if a.data == nil {
-		return nil
+		return nil, why
 	}
 	p, err := decode(a.data)
-	if err != nil || p.kind != q.kind || !slices.Equal(p.tags, q.tags) {
-		c.counts.corrupt.Add(1)
-		return nil
+	if err == nil && (p.kind != q.kind || !slices.Equal(p.tags, q.tags)) {
+		err = corruptMismatch
+	}
+	if err != nil {
+		c.counts.unreadable(err)
+		return nil, missCorrupt
 	}
 	if !slices.Equal(p.stamps, stamps) {
-		return nil
+		return nil, missInvalidated
 	}
 	var value any = p.blob
 	size := len(p.blob)
@@ -155,7 +167,9 @@ func (c *Cache) fromPayload(q *query, a answer, stamps []stamp, asked int64) *en
 		p.rows.mixed = q.mixed
 	}
 	l1, _ := c.lives(q, value)
-	return newEntry(value, size, q.cells, stamps, asked+int64(min(a.ttl-q.stale, l1)))
+	e := newEntry(value, size, q.cells, stamps, asked+int64(min(a.ttl-q.stale, l1)))
+	e.cost = p.cost
+	return e, why
 }
 
 // lives returns for how long a value of the query stays in each level, without
@@ -169,6 +183,9 @@ func (c *Cache) lives(q *query, value any) (l1, l2 time.Duration) {
 	}
 	if set, ok := value.(*rowset); ok && set.rows == 0 {
 		most := cmp.Or(q.notFound, c.cfg.NotFoundTTL)
+		if most < 0 {
+			return most, most
+		}
 		l1, l2 = min(l1, most), min(l2, most)
 	}
 	keep := 1 - 0.1*rand.Float64()
@@ -182,15 +199,23 @@ func (c *Cache) fill(q *query, stamps []stamp, value any, size int, began int64,
 	e := newEntry(value, size, q.cells, stamps, began+int64(l1))
 	e.cost = costOf(c.now() - began)
 	if l1 < 0 {
-		return e, nil // nothing was found, and that is not to be kept
+		q.tally.refused[fillNotFound].Add(1)
+		return e, nil
 	}
 	if q.kind == kindRows && q.sessions != c.sessions.Load() {
+		q.tally.refused[fillSession].Add(1)
 		return e, nil // perhaps read on a connection whose session was changed
 	}
-	if !e.overtaken(c.mirror) {
-		c.memory.put(q.key, e)
+	if size > c.cfg.MaxResult { // of a value by hand
+		q.tally.refused[fillSize].Add(1)
+		return e, nil
 	}
-	c.counts.fills.Add(1)
+	if e.overtaken(c.mirror) {
+		q.tally.refused[fillOvertaken].Add(1)
+	} else {
+		c.memory.put(q.key, e)
+		q.tally.fills.Add(1)
+	}
 	if c.store == nil {
 		c.sayAlone()
 	}
@@ -199,20 +224,24 @@ func (c *Cache) fill(q *query, stamps []stamp, value any, size int, began int64,
 	}
 	name := l2Name(q.key)
 	return e, func() {
-		p.tags, p.stamps = q.tags, stamps
-		data, ok := p.encode()
+		p.tags, p.stamps, p.cost = q.tags, stamps, e.cost
+		data, ok := p.encode(c.cfg.L2.CompressAbove)
 		// Redis counts from when it takes the command.
 		left := l2 + q.stale - time.Duration(c.now()-began) - min(c.cfg.Timeout, l2/20)
-		if !ok || left < time.Millisecond || len(data) > 2*c.cfg.MaxResult {
-			return
+		switch {
+		case !ok:
+			q.tally.refused[fillType].Add(1)
+		case left < time.Millisecond:
+		case c.store.put(context.Background(), name, data, left) != nil:
+			q.tally.refused[fillRedis].Add(1)
 		}
-		_ = c.store.put(context.Background(), name, data, left) // counted by the guard
 	}
 }
 
 // again looks once more where a flight that has just landed would have put it,
-// and tells how long it waited for Redis.
-func (c *Cache) again(q *query, stamps []stamp, asked bool) (*entry, level, time.Duration) {
+// and tells how long it waited for Redis. Where there is nothing why is made what
+// the query lacks.
+func (c *Cache) again(q *query, stamps []stamp, asked bool, why *missReason) (*entry, level, time.Duration) {
 	if e := c.memory.get(q.key); e != nil && c.now() < e.expires+int64(q.stale) && e.carries(stamps) {
 		if _, typed := e.value.(*snapshot); !typed || !q.mixed {
 			return e, inMemory, 0
@@ -227,7 +256,8 @@ func (c *Cache) again(q *query, stamps []stamp, asked bool) (*entry, level, time
 	if err != nil || c.doubtful() {
 		return nil, nowhere, waited
 	}
-	e := c.fromPayload(q, a, stamps, sent)
+	e, lacks := c.fromPayload(q, a, stamps, sent, *why)
+	*why = lacks
 	if e == nil {
 		return nil, nowhere, waited
 	}

@@ -55,6 +55,9 @@ type cell struct {
 	// in it counts.
 	dead atomic.Bool
 
+	// tally counts what concerns the table; nil: nobody has asked for it.
+	tally atomic.Pointer[tally]
+
 	// replayed is the position in the WAL from which on a replica shows what
 	// the stamp stands for.
 	replayed atomic.Pointer[replayed]

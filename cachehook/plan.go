@@ -17,6 +17,7 @@ type plan struct {
 	cells   []*cell // everyTag, schemaTag, the tables' tags
 	tags    []string
 	lead    []byte // of every key: a sum of the database, the text, and what its names mean
+	tally   *tally
 	why     string // why it cannot be cached, or ""
 }
 
@@ -38,6 +39,7 @@ func (c *Cache) plan(sql string, text *sqltext.Statement, cat *catalog) *plan {
 	var tables []string
 	if tables, p.why = cat.readTags(text, c.cfg.Functions); p.why == "" {
 		p.cells, p.tags = c.tableCells(tables)
+		p.tally = c.tallies.first(p.cells)
 		lead := appendString(appendString(nil, cat.space), sql)
 		lead = binary.AppendUvarint(cat.identify(lead, text.Reads), uint64(len(p.tags)))
 		for _, tag := range p.tags {

@@ -70,7 +70,7 @@ func (c *Cache) refresh(ctx context.Context, r *hook.Record, q *query, e *entry)
 			c.refreshes.pause(again.key, 0)
 		}
 		if landed.entry != nil && (landed.fromL2 || x.fork.Node != nil) { // and not by another just now
-			c.counts.refreshes.Add(1)
+			again.tally.refreshes.Add(1)
 		}
 		return landed, after
 	})

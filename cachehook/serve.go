@@ -69,7 +69,7 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 	if !ok {
 		return c.through(ctx, r, reasonArgument)
 	}
-	q := query{key: key, terms: terms, kind: kindRows, sessions: sessions}
+	q := query{key: key, terms: terms, kind: kindRows, tally: p.tally, sessions: sessions}
 	q.cells, q.tags = c.withTags(p, o.tags)
 
 	s := c.find(ctx, &q)
@@ -128,16 +128,15 @@ func (c *Cache) hit(ctx context.Context, r *hook.Record, q *query, e *entry, at 
 	}
 	r.Lookup, r.Shown = hook.Hit, e.shownAt()
 	if q.stale > 0 && c.now() >= e.expires {
-		c.counts.stale.Add(1)
+		q.tally.stale.Add(1)
 	}
 	switch at {
 	case inMemory:
 		r.Outcome = hook.L1
-		c.counts.l1.Add(1)
 	case inRedis:
 		r.Outcome = hook.L2
-		c.counts.l2.Add(1)
 	}
+	q.tally.hit(at)
 	if set == nil {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -162,12 +161,12 @@ func (c *Cache) hit(ctx context.Context, r *hook.Record, q *query, e *entry, at 
 // on the rows are kept in its place.
 func (c *Cache) misfit(ctx context.Context, r *hook.Record, q *query, e *entry) (*sql.Rows, error) {
 	if q.mixed {
-		c.missed(r)
+		c.missed(r, q, missForm)
 		return r.Next(ctx)
 	}
 	own := *q
 	own.key, own.mixed = bytes.Clone(q.key), true // a flight outlives the buffer
-	return c.fly(ctx, r, &own, standing{stamps: e.stamps()})
+	return c.fly(ctx, r, &own, standing{stamps: e.stamps(), why: missForm})
 }
 
 // keepTyped lets GORM scan the entry's rows once more, and keeps what it makes
@@ -216,7 +215,7 @@ func (c *Cache) fly(ctx context.Context, r *hook.Record, q *query, s standing) (
 				return c.hit(ctx, r, q, f.entry, inMemory)
 			}
 			r.Outcome, r.Lookup, r.Shown = hook.Shared, hook.Hit, f.entry.shownAt()
-			c.counts.shared.Add(1)
+			q.tally.shared.Add(1)
 			return c.replay(ctx, set)
 		case failed:
 			r.Outcome, r.Lookup = hook.Shared, hook.Hit
@@ -224,14 +223,14 @@ func (c *Cache) fly(ctx context.Context, r *hook.Record, q *query, s standing) (
 		case refused:
 			continue
 		}
-		c.missed(r)
+		c.missed(r, q, s.why)
 		return r.Next(ctx)
 	}
 }
 
 // missed notes that the database has to answer.
-func (c *Cache) missed(r *hook.Record) {
-	c.counts.misses.Add(1)
+func (c *Cache) missed(r *hook.Record, q *query, why missReason) {
+	q.tally.misses[why].Add(1)
 	r.Lookup = hook.Miss
 }
 

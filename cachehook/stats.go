@@ -25,20 +25,12 @@ var reasonNames = [reasons]string{"table", "catalog", "argument", "tag", "size",
 
 // counters only grow.
 type counters struct {
-	l1, l2, shared, misses, fills, invalidations, untold, corrupt atomic.Uint64
-	stale, refreshes                                              atomic.Uint64
-	bypasses                                                      [reasons]atomic.Uint64
+	invalidations, untold atomic.Uint64
+	corrupt               corrupted
+	bypasses              [reasons]atomic.Uint64
 }
 
 func (c *counters) bypass(why reason) { c.bypasses[why].Add(1) }
-
-func (c *counters) hit(at level) {
-	if at == inRedis {
-		c.l2.Add(1)
-		return
-	}
-	c.l1.Add(1)
-}
 
 // Stats is a snapshot of the cache's numbers. Counters start at zero with New.
 type Stats struct {
@@ -51,11 +43,18 @@ type Stats struct {
 	Evictions      uint64 // results dropped from memory to make room
 	Invalidations  uint64 // tags that got a new stamp from this process
 	Untold         uint64 // writes that Redis need not be told of: no instance caches their tables
-	Corrupt        uint64 // payloads of Redis that could not be read
+	Corrupt        uint64 // payloads of Redis that could not be read; each was a miss
 	RedisErrors    uint64 // calls of Redis that failed or took too long
 	// Bypasses counts statements that went to the database without trying to
 	// fill, by reason: table, catalog, argument, tag, size, writer, redis, roster.
 	Bypasses map[string]uint64
+	// CorruptBy splits Corrupt by reason: foreign, version, checksum, structure,
+	// mismatch.
+	CorruptBy map[string]uint64
+	// Tables are the numbers by table, of at most 200 tables that the catalogue
+	// knows. What depends on several counts under the first of them by name. The
+	// name "" has what depends on none, is kept by hand, or is beyond the 200.
+	Tables map[string]TableStats
 
 	Entries     int64 // in memory
 	Bytes       int64 // in memory, estimated
@@ -66,14 +65,26 @@ type Stats struct {
 	Trusted     bool  // hits in memory need not ask Redis
 }
 
+// TableStats are the numbers of one table.
+type TableStats struct {
+	L1Hits, L2Hits, Shared, Stale, Refreshes, Fills, Invalidations uint64
+	// Misses by what was lacking: cold (nothing kept, or not any more), expired,
+	// invalidated, corrupt, form (kept for another type of destination).
+	Misses map[string]uint64
+	// Refused are results that were read and not kept, by reason: size (above
+	// MaxResult), not_found, overtaken (invalidated while they were read),
+	// session; type and redis (not kept in Redis alone).
+	Refused        map[string]uint64
+	Entries, Bytes int64 // in memory now
+}
+
 // Stats returns the present numbers. It does not block.
 func (c *Cache) Stats() Stats {
 	n := &c.counts
 	s := Stats{
-		L1Hits: n.l1.Load(), L2Hits: n.l2.Load(), Shared: n.shared.Load(), Misses: n.misses.Load(), Fills: n.fills.Load(),
-		Evictions: c.memory.evictions.Load(), Invalidations: n.invalidations.Load(), Corrupt: n.corrupt.Load(),
-		Untold: n.untold.Load(),
-		Stale:  n.stale.Load(), Refreshes: n.refreshes.Load(),
+		Evictions: c.memory.evictions.Load(), Invalidations: n.invalidations.Load(),
+		Untold:    n.untold.Load(),
+		CorruptBy: make(map[string]uint64), Tables: make(map[string]TableStats),
 		RedisErrors: c.guard.errors.Load(), Bypasses: make(map[string]uint64, reasons),
 		Entries: c.memory.entries.Load(), Bytes: c.memory.bytes.Load(), Quarantined: c.pending.len(), InDoubt: c.doubts.len(),
 		Waiting:     c.flights.waiting.Load(),
@@ -82,21 +93,63 @@ func (c *Cache) Stats() Stats {
 	for i := range n.bypasses {
 		s.Bypasses[reasonNames[i]] = n.bypasses[i].Load()
 	}
+	for i := range n.corrupt {
+		if v := n.corrupt[i].Load(); v > 0 {
+			s.CorruptBy[corruptionNames[i]] = v
+			s.Corrupt += v
+		}
+	}
+	c.tallies.each(func(name string, t *tally) {
+		one := t.stats()
+		s.L1Hits += one.L1Hits
+		s.L2Hits += one.L2Hits
+		s.Shared += one.Shared
+		s.Stale += one.Stale
+		s.Refreshes += one.Refreshes
+		s.Fills += one.Fills
+		for _, v := range one.Misses {
+			s.Misses += v
+		}
+		s.Tables[name] = one
+	})
+	return s
+}
+
+func (t *tally) stats() TableStats {
+	s := TableStats{
+		L1Hits: t.l1.Load(), L2Hits: t.l2.Load(), Shared: t.shared.Load(), Stale: t.stale.Load(),
+		Refreshes: t.refreshes.Load(), Fills: t.fills.Load(), Invalidations: t.invalidations.Load(),
+		Misses: make(map[string]uint64), Refused: make(map[string]uint64),
+		Entries: t.entries.Load(), Bytes: t.bytes.Load(),
+	}
+	for i := range t.misses {
+		if v := t.misses[i].Load(); v > 0 {
+			s.Misses[missNames[i]] = v
+		}
+	}
+	for i := range t.refused {
+		if v := t.refused[i].Load(); v > 0 {
+			s.Refused[fillNames[i]] = v
+		}
+	}
 	return s
 }
 
 var (
-	metricHits = &hook.Metric{Name: "cache_hits_total", Counter: true, Labels: []string{"layer"},
+	metricHits = &hook.Metric{Name: "cache_hits_total", Counter: true, Labels: []string{"table", "layer"},
 		Help: "Results served without a query of their own: from memory (l1), Redis (l2), or another's query (shared)."}
-	metricMisses        = &hook.Metric{Name: "cache_misses_total", Counter: true, Help: "Look-ups that had to read the database."}
+	metricMisses        = &hook.Metric{Name: "cache_misses_total", Counter: true, Labels: []string{"table", "reason"}, Help: "Look-ups that had to read the database."}
 	metricBypasses      = &hook.Metric{Name: "cache_bypasses_total", Counter: true, Labels: []string{"reason"}, Help: "Statements that asked for the cache and could not use it."}
-	metricFills         = &hook.Metric{Name: "cache_fills_total", Counter: true, Help: "Results stored."}
-	metricStale         = &hook.Metric{Name: "cache_stale_hits_total", Counter: true, Help: "Results served after their TTL had ended, by StaleFor."}
-	metricRefreshes     = &hook.Metric{Name: "cache_refreshes_total", Counter: true, Help: "Results read anew in the background."}
+	metricFills         = &hook.Metric{Name: "cache_fills_total", Counter: true, Labels: []string{"table"}, Help: "Results stored."}
+	metricRefused       = &hook.Metric{Name: "cache_fills_refused_total", Counter: true, Labels: []string{"table", "reason"}, Help: "Results that were read and not kept."}
+	metricTableBytes    = &hook.Metric{Name: "cache_table_bytes", Labels: []string{"table"}, Help: "Memory held by a table's results, estimated."}
+	metricTableWrites   = &hook.Metric{Name: "cache_table_invalidations_total", Counter: true, Labels: []string{"table"}, Help: "Invalidations of a table by this process."}
+	metricStale         = &hook.Metric{Name: "cache_stale_hits_total", Counter: true, Labels: []string{"table"}, Help: "Results served after their TTL had ended, by StaleFor."}
+	metricRefreshes     = &hook.Metric{Name: "cache_refreshes_total", Counter: true, Labels: []string{"table"}, Help: "Results read anew in the background."}
 	metricEvictions     = &hook.Metric{Name: "cache_evictions_total", Counter: true, Help: "Results dropped from memory to make room."}
 	metricInvalidations = &hook.Metric{Name: "cache_invalidations_total", Counter: true, Help: "Tags invalidated by this process."}
 	metricUntold        = &hook.Metric{Name: "cache_untold_writes_total", Counter: true, Help: "Writes that Redis was not told of, because no instance caches their tables."}
-	metricCorrupt       = &hook.Metric{Name: "cache_corrupt_total", Counter: true, Help: "Payloads of Redis that could not be read."}
+	metricCorrupt       = &hook.Metric{Name: "cache_corrupt_total", Counter: true, Labels: []string{"reason"}, Help: "Payloads of Redis that could not be read."}
 	metricRedisErrors   = &hook.Metric{Name: "cache_redis_errors_total", Counter: true, Help: "Calls of Redis that failed or took too long."}
 	metricEntries       = &hook.Metric{Name: "cache_entries", Help: "Results in memory."}
 	metricBytes         = &hook.Metric{Name: "cache_bytes", Help: "Memory held by results, estimated."}
@@ -110,20 +163,31 @@ var (
 // Meter implements hook.Meter.
 func (p part) Meter(emit func(m *hook.Metric, value float64, labels ...string)) {
 	s := p.c.Stats()
-	emit(metricHits, float64(s.L1Hits), "l1")
-	emit(metricHits, float64(s.L2Hits), "l2")
-	emit(metricHits, float64(s.Shared), "shared")
-	emit(metricMisses, float64(s.Misses))
+	for name, t := range s.Tables {
+		emit(metricHits, float64(t.L1Hits), name, "l1")
+		emit(metricHits, float64(t.L2Hits), name, "l2")
+		emit(metricHits, float64(t.Shared), name, "shared")
+		for _, why := range missNames {
+			emit(metricMisses, float64(t.Misses[why]), name, why)
+		}
+		for why, n := range t.Refused {
+			emit(metricRefused, float64(n), name, why)
+		}
+		emit(metricFills, float64(t.Fills), name)
+		emit(metricStale, float64(t.Stale), name)
+		emit(metricRefreshes, float64(t.Refreshes), name)
+		emit(metricTableWrites, float64(t.Invalidations), name)
+		emit(metricTableBytes, float64(t.Bytes), name)
+	}
 	for _, why := range reasonNames {
 		emit(metricBypasses, float64(s.Bypasses[why]), why)
 	}
-	emit(metricFills, float64(s.Fills))
-	emit(metricStale, float64(s.Stale))
-	emit(metricRefreshes, float64(s.Refreshes))
 	emit(metricEvictions, float64(s.Evictions))
 	emit(metricInvalidations, float64(s.Invalidations))
 	emit(metricUntold, float64(s.Untold))
-	emit(metricCorrupt, float64(s.Corrupt))
+	for _, why := range corruptionNames {
+		emit(metricCorrupt, float64(s.CorruptBy[why]), why)
+	}
 	emit(metricRedisErrors, float64(s.RedisErrors))
 	emit(metricEntries, float64(s.Entries))
 	emit(metricBytes, float64(s.Bytes))

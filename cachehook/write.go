@@ -181,6 +181,7 @@ func (c *Cache) bump(tags []string, writer string, cells []*cell) error {
 		return nil
 	}
 	c.counts.invalidations.Add(uint64(len(tags)))
+	c.tallies.invalidated(cells)
 	if c.store != nil {
 		if err := c.store.bump(context.Background(), tags, writer); err != nil {
 			c.pending.add(tags, cells)
