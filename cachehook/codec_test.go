@@ -111,8 +111,12 @@ func FuzzDecode(f *testing.F) {
 	p := &payload{kind: kindRows, tags: []string{"*", "table:x"}, stamps: []stamp{mint(), mint()}, rows: sampleRows(f)}
 	data, _ := p.encode(-1)
 	f.Add(data[headerSize:])
-	blob := &payload{kind: kindBlob, blob: []byte("x")}
+	blob := &payload{kind: kindBlob, blob: bytes.Repeat([]byte("x"), 100)}
 	data, _ = blob.encode(-1)
+	f.Add(data[headerSize:])
+	data, _ = blob.encode(0)
+	f.Add(data[headerSize:])
+	data, _ = p.encode(0)
 	f.Add(data[headerSize:])
 	f.Fuzz(func(t *testing.T, body []byte) {
 		_, _ = decode(body)
