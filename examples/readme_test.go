@@ -23,6 +23,7 @@ var (
 	product  struct{ ID uint }
 	account  struct{ ID uint }
 	products []struct{ ID uint }
+	mux      *http.ServeMux
 )
 
 type Product struct{ ID uint }
@@ -70,14 +71,21 @@ var (
 
 // TestReadmeCompiles builds each Go fragment of the README, so that it never
 // shows a name that is not there.
-func TestReadmeCompiles(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
+func TestReadmeCompiles(t *testing.T) { compiles(t, "../README.md", 10) }
+
+// TestGuideToLimitsCompiles does the same for what is told of limits.
+func TestGuideToLimitsCompiles(t *testing.T) { compiles(t, "../docs/limits.md", 7) }
+
+// compiles builds the Go fragments of a file, of which there are at least so many.
+func compiles(t *testing.T, file string, least int) {
+	t.Helper()
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
-	if len(blocks) < 10 {
-		t.Fatalf("only %d Go fragments found", len(blocks))
+	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(text), -1)
+	if len(blocks) < least {
+		t.Fatalf("only %d Go fragments found in %s", len(blocks), file)
 	}
 	// Inside the module, so that its requirements apply; go ignores the folder
 	// unless it is named.
