@@ -247,7 +247,7 @@ func clientOf(t testing.TB, addr string) redis.UniversalClient {
 
 func ready(t testing.TB, instances ...*instance) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	for _, i := range instances {
 		if err := i.cache.Ready(ctx); err != nil {
