@@ -3,6 +3,7 @@ package cachehook
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -69,7 +70,7 @@ func (r *redisStore) lookup(ctx context.Context, tags []string, entry string) (a
 	for i, cmd := range fields {
 		switch r.readFields(cmd.Val(), &a.stamps[i], time.Now()) {
 		case tagMarked:
-			a.marked = true
+			a.marked, a.marks = true, append(a.marks, i)
 		case tagUnclear:
 			unclear = append(unclear, tags[i])
 		}
@@ -85,10 +86,12 @@ func (r *redisStore) lookup(ctx context.Context, tags []string, entry string) (a
 	for i, j := 0, 0; j < len(unclear); i++ {
 		if tags[i] == unclear[j] {
 			a.stamps[i] = rest.stamps[j]
+			if slices.Contains(rest.marks, j) {
+				a.marked, a.marks = true, append(a.marks, i)
+			}
 			j++
 		}
 	}
-	a.marked = rest.marked
 	return a, nil
 }
 
@@ -141,7 +144,9 @@ func (r *redisStore) lookupByScript(ctx context.Context, tags []string, entry st
 		if err != nil {
 			return answer{}, redisError("look up", err)
 		}
-		a.marked = a.marked || marked
+		if marked {
+			a.marked, a.marks = true, append(a.marks, i)
+		}
 	}
 	e.take(&a)
 	return a, nil

@@ -124,6 +124,11 @@ func (c *Cache) ask(ctx context.Context, q *query, e *entry, why missReason) sta
 		return standing{}
 	}
 	if a.marked {
+		// The mark's message may still be on its way, and the next reader shall
+		// not be served what is older than this one is going to be shown.
+		for _, i := range a.marks {
+			c.mirror.forget(q.cells[i])
+		}
 		return standing{primary: true}
 	}
 	for i, cell := range q.cells {

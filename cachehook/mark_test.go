@@ -62,6 +62,34 @@ func TestC02NothingIsServedOrFilledWhileAMarkStands(t *testing.T) {
 	equal(t, "fields of the tag, marks included", marks, 1)
 }
 
+// Who meets a mark reads what the writer may have committed. The instance must
+// not serve anybody what it knew before, though the mark's message has not come.
+func TestC04MetMarkIsAsGoodAsItsMessage(t *testing.T) {
+	t.Parallel()
+	rdb, name := client(t)
+	dsn := database(t)
+	db := open(t, dsn, Config{Redis: rdb, Name: name, Lease: time.Minute})
+	ready(t, db)
+	db.price(t, 1)
+	equal(t, "hit", db.price(t, 1), 10)
+	table := db.cache.mirror.cell(tableTag("products"), true)
+	_, known := db.cache.mirror.present(table)
+	equal(t, "the stamp is known", known, true)
+	silent := *db.cache.store.(*redisStore)
+	silent.channel = ""
+	must(t, silent.mark(context.Background(), []string{tableTag("products")}, "another"))
+	exec(t, dsn, `UPDATE products SET price = 77 WHERE id = 1`)
+	equal(t, "the message has not come", db.price(t, 1), 10)
+	// One who finds the channel's proof too old asks.
+	q := &query{cells: []*cell{db.cache.every, table}, tags: []string{everyTag, tableTag("products")}, key: []byte("k")}
+	equal(t, "is sent to the primary", db.cache.ask(context.Background(), q, nil, missCold).primary, true)
+	for range 3 {
+		equal(t, "after a read that was sent to the primary", db.price(t, 1), 77)
+	}
+	_, known = db.cache.mirror.present(db.cache.every)
+	equal(t, "tags without a mark are known still", known, true)
+}
+
 // An autocommit write marks too, before it is sent.
 func TestC02AutocommitWritesMark(t *testing.T) {
 	t.Parallel()

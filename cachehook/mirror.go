@@ -178,9 +178,17 @@ type question struct {
 func (m *mirror) ask(c *cell) question { return question{c.state.Load(), m.epoch.Load()} }
 
 // learn takes the answer, unless something touched the tag since the question.
+// If that was another answer with another stamp, nobody can tell which is newer,
+// and the tag is unknown: who was shown the newer must not be followed by one who
+// is served the older.
 func (m *mirror) learn(c *cell, q question, s stamp) {
-	if q.state.stamp == s && q.state.epoch == q.epoch {
+	if q.state.stamp == s && q.state.epoch == q.epoch && c.state.Load() == q.state {
 		return // known already
 	}
-	c.state.CompareAndSwap(q.state, &tagState{s, q.epoch})
+	if c.state.CompareAndSwap(q.state, &tagState{s, q.epoch}) {
+		return
+	}
+	if now := c.state.Load(); now.epoch != 0 && now.stamp != s {
+		c.state.CompareAndSwap(now, &tagState{})
+	}
 }

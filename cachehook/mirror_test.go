@@ -26,6 +26,40 @@ func TestMirrorDropsAnswersThatWereOvertaken(t *testing.T) {
 	}
 }
 
+// Two questions are under way at once, and Redis bumps the tag between them. In
+// whatever order their answers come, the older stamp is not known afterwards.
+func TestMirrorKnowsNeitherOfTwoAnswersThatContradict(t *testing.T) {
+	t.Parallel()
+	m := newMirror(false)
+	c := m.cell("t", true)
+	older, newer := mint(), mint()
+	for what, answers := range map[string][2]stamp{"older first": {older, newer}, "newer first": {newer, older}} {
+		m.forget(c)
+		q1, q2 := m.ask(c), m.ask(c)
+		m.learn(c, q1, answers[0])
+		m.learn(c, q2, answers[1])
+		if s, known := m.present(c); known {
+			t.Errorf("%s: knows %v", what, s)
+		}
+		m.forget(c)
+		q1, q2 = m.ask(c), m.ask(c)
+		m.learn(c, q1, newer)
+		m.learn(c, q2, newer)
+		s, known := m.present(c)
+		equal(t, "known when both agree", known, true)
+		equal(t, "stamp", s, newer)
+	}
+	// The tag was known, and one of two answers says otherwise.
+	m.forget(c)
+	m.learn(c, m.ask(c), older)
+	q1, q2 := m.ask(c), m.ask(c)
+	m.learn(c, q1, newer)
+	m.learn(c, q2, older)
+	if s, known := m.present(c); known {
+		t.Errorf("known before: knows %v", s)
+	}
+}
+
 func TestMirrorLearns(t *testing.T) {
 	t.Parallel()
 	m := newMirror(false)

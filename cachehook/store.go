@@ -30,6 +30,7 @@ type store interface {
 type answer struct {
 	stamps []stamp // in the order of the tags
 	marked bool    // a writer is about to commit, or just has
+	marks  []int   // of which tags, by their places
 	data   []byte  // the entry, nil if there is none
 	ttl    time.Duration
 }

@@ -66,6 +66,8 @@ func (c *Cache) release(cells []*cell, changed bool) {
 
 // beforeCommit marks what a transaction has written.
 func (c *Cache) beforeCommit(ctx context.Context, t *hook.Txn) error {
+	crash("before-mark")
+	defer crash("after-mark")
 	tags, schema := c.tagsOf(t.Writes())
 	p := &pending{tags: tags, schema: schema}
 	if c.roster != nil && !t.Foreign && !(t.Autocommit && t.Pinned) {
@@ -127,6 +129,8 @@ func (c *Cache) transactionEnded(t *hook.Txn, outcome hook.TxnOutcome) {
 		}
 		return
 	}
+	crash("after-commit")
+	defer crash("after-stamp")
 	if p == nil {
 		// A commit that nobody was asked about before: its context had ended.
 		writes := t.Writes()
