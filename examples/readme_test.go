@@ -24,9 +24,18 @@ var (
 	account  struct{ ID uint }
 	products []struct{ ID uint }
 	mux      *http.ServeMux
+	key      []byte
+
+	dsn, dsn1, dsn2, dsn3, other, otherReplica string
 )
 
-type Product struct{ ID uint }
+type (
+	Product struct{ ID uint }
+	User    struct{ ID uint }
+	Order   struct{ ID uint }
+	Event   struct{ ID uint }
+	Entry   struct{ ID uint }
+)
 
 func computeTop(context.Context) ([]string, error) { return nil, nil }
 func listOrders(*gorm.DB)                           {}
@@ -43,6 +52,7 @@ const imports = `import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"gorm.io/gorm"
+	"gorm.io/plugin/dbresolver"
 
 	"github.com/gorminfra/infra"
 	"github.com/gorminfra/infra/cachehook"
@@ -60,6 +70,7 @@ var (
 	_ time.Duration
 	_ prometheus.Registerer
 	_ redis.UniversalClient
+	_ dbresolver.Config
 	_ cachehook.Config
 	_ limithook.Config
 	_ metrics.Config
@@ -75,6 +86,9 @@ func TestReadmeCompiles(t *testing.T) { compiles(t, "../README.md", 10) }
 
 // TestGuideToLimitsCompiles does the same for what is told of limits.
 func TestGuideToLimitsCompiles(t *testing.T) { compiles(t, "../docs/limits.md", 7) }
+
+// TestGuideToRoutingCompiles does the same for what is told of routing.
+func TestGuideToRoutingCompiles(t *testing.T) { compiles(t, "../docs/routing.md", 7) }
 
 // compiles builds the Go fragments of a file, of which there are at least so many.
 func compiles(t *testing.T, file string, least int) {
@@ -110,8 +124,17 @@ func compiles(t *testing.T, file string, least int) {
 	}
 }
 
-// program makes a fragment a whole file.
+// program makes a fragment a whole file. It may be statements, or fields of the
+// configuration.
 func program(fragment string) string {
+	fragment = strings.ReplaceAll(fragment, "{…}", "{}") // whatever the reader has
+	if field := regexp.MustCompile(`^([A-Z]\w*): `).FindStringSubmatch(fragment); field != nil {
+		of := "resolver.Config"
+		if field[1] == "Resolver" {
+			of = "infra.Config"
+		}
+		fragment = "_ = " + of + "{\n" + fragment + "}\n"
+	}
 	switch {
 	case strings.HasPrefix(fragment, "package "):
 		return fragment

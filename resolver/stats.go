@@ -17,9 +17,10 @@ type NodeStatus struct {
 	Groups   []string
 	Draining bool
 
-	// Watched: the node is probed. The primary is not as long as there are no
-	// replicas and nobody asks for its WAL position, nor where its pool is no
-	// *sql.DB: then nothing is known against it, and it counts as Up.
+	// Watched: the node is probed. The primary is from the start where there are
+	// replicas or a Session.Key, whose tokens tell its WAL position; otherwise from
+	// when somebody asks for that; and never where its pool is no *sql.DB. As long as
+	// it is not, nothing is known against it, and it counts as Up.
 	Watched bool
 	// Up: in rotation, and of the right role and history. Misfit says why a
 	// node that answers is not used: "wrong role", "other system identifier",
