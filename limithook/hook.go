@@ -3,6 +3,7 @@ package limithook
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -17,7 +18,8 @@ import (
 // them with an [*Error] before anything is sent, a write before GORM opens its
 // default transaction. A transaction in which a statement was refused is not
 // aborted: the caller may go on, commit or roll back. SAVEPOINT, ROLLBACK TO,
-// RELEASE, COMMIT, ROLLBACK and SET are never charged nor refused. BEGIN is no
+// RELEASE, COMMIT, ROLLBACK and SET are never charged nor refused, nor is the
+// release of advisory locks. BEGIN is no
 // statement: a Transaction, and that of CreateInBatches, is open before its
 // first statement is refused.
 //
@@ -192,7 +194,8 @@ func (a *adapter) charge(ctx context.Context, r *hook.Record) error {
 }
 
 // neverRefused reports whether text only ends or marks what has begun: a caller
-// at the limit must be able to roll back.
+// at the limit must be able to roll back, and to give up an advisory lock that its
+// session would keep.
 func neverRefused(text *sqltext.Statement) bool {
 	if text == nil || text.Multiple {
 		return false
@@ -200,6 +203,10 @@ func neverRefused(text *sqltext.Statement) bool {
 	switch text.Operation {
 	case sqltext.Savepoint, sqltext.RollbackTo, sqltext.Release, sqltext.Commit, sqltext.Rollback, sqltext.Set:
 		return true
+	case sqltext.Select:
+		return len(text.Functions) > 0 && len(text.Reads)+len(text.Writes) == 0 && !slices.ContainsFunc(text.Functions, func(f string) bool {
+			return f != "pg_advisory_unlock" && f != "pg_advisory_unlock_shared" && f != "pg_advisory_unlock_all"
+		})
 	}
 	return false
 }

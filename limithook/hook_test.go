@@ -134,6 +134,8 @@ func TestStatements(t *testing.T) {
 		"a refresh is charged to the global limit": refreshIsCharged,
 		"statements answered elsewhere":            answeredElsewhere,
 		"decision, wait and numbers can be read":   whatCanBeRead,
+		"L05 nothing is left dangling":             nothingDangles,
+		"transactions can be ended by hand":        endsTransactions,
 		"used once, closed, disabled, invalid":     lifeOfThePlugin,
 		"L05 limits that are changed live":         changedUnderStatements,
 		"a rule for each table":                    rulesByTable,

@@ -33,43 +33,33 @@ for i = 1, accounts, 2 do
   newest[i] = v
 end
 
+-- Leases and epoch are seldom there all at once where nobody leases: one question
+-- instead of one for each.
+local extras = {}
+for i = 2, accounts, 2 do extras[#extras + 1] = KEYS[i] end
+extras[#extras + 1] = KEYS[accounts + 1]
+extras = call('EXISTS', unpack(extras)) > 0
+
 -- Returns how many elements lie at or before the edge, of which the first does,
 -- and the first after it. An element is so many entries.
 local function expired(key, entries, edge)
-  local function at(i)
-    local v = call('LINDEX', key, i * entries)
-    return v and tonumber(v)
-  end
   local low, high, step = 0, 1, 1 -- low has expired, high not
-  local first = at(1)
-  while first and first <= edge do
+  local first
+  while true do
+    first = call('LINDEX', key, high * entries)
+    if not first then break end
+    first = tonumber(first)
+    if first > edge then break end
     low, step = high, step * 2
     high = low + step
-    first = at(high)
   end
   while high - low > 1 do
     local middle = math.floor((low + high) / 2)
-    local v = at(middle)
+    local v = call('LINDEX', key, middle * entries)
+    v = v and tonumber(v)
     if v and v <= edge then low = middle else high, first = middle, v end
   end
-  return high, first
-end
-
--- Returns the n-th oldest unit of both lists together, which begin at i and j.
-local function nth(a, i, b, j, n)
-  local x = i < 0 and {} or call('LRANGE', a, i, i + n - 1)
-  local y = j < 0 and {} or call('LRANGE', b, 3 * j, 3 * (j + n) - 1)
-  local v
-  i, j = 1, 1
-  while n > 0 do
-    local p, q = tonumber(x[i]), tonumber(y[j])
-    if p and (not q or p <= q) then
-      v, i, n = p, i + 1, n - 1
-    else
-      v, n, j = q, n - (y[j + 2] - y[j + 1]), j + 3
-    end
-  end
-  return v
+  return high, first or nil
 end
 
 local reply, gone, all, refused = {}, {}, {}, false
@@ -77,7 +67,7 @@ for i = 1, accounts, 2 do
   local logs, leases = KEYS[i], KEYS[i + 1]
   local at = (i - 1) / 2 * 5
   local max, window = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
-  local edge, size, p, a, q, b = now - window, 0, 0, nil, 0, nil
+  local edge, size, p, a, q, b = now - window, 0, 0, nil, 0
   if newest[i] then
     a = tonumber(call('LINDEX', logs, 0))
     if newest[i] <= edge then
@@ -87,7 +77,7 @@ for i = 1, accounts, 2 do
       size = call('LLEN', logs) - p
     end
   end
-  b = call('LINDEX', leases, 0)
+  b = extras and call('LINDEX', leases, 0)
   if b then
     b = tonumber(b)
     if b <= edge then q, b = expired(leases, 3, edge) end
@@ -95,7 +85,7 @@ for i = 1, accounts, 2 do
     if b then
       size = size + all[i] - call('LINDEX', leases, 3 * q + 1)
     else
-      q = -1
+      q = -1 -- all
     end
   end
   gone[i], gone[i + 1] = p, q
@@ -103,46 +93,49 @@ for i = 1, accounts, 2 do
   local wait, over = 0, size + cost - max
   if over > 0 then
     refused = true
-    wait = (over == 1 and oldest or nth(logs, p, leases, q, over)) + window - clock
+    local last = oldest -- the over-th oldest unit of both lists together
+    if over > 1 then
+      local x = p < 0 and {} or call('LRANGE', logs, p, p + over - 1)
+      local y = q < 0 and {} or call('LRANGE', leases, 3 * q, 3 * (q + over) - 1)
+      local j, k, n = 1, 1, over
+      while n > 0 do
+        local u, v = tonumber(x[j]), tonumber(y[k])
+        if u and (not v or u <= v) then
+          last, j, n = u, j + 1, n - 1
+        else
+          last, n, k = v, n - (y[k + 2] - y[k + 1]), k + 3
+        end
+      end
+    end
+    wait = last + window - clock
   end
   reply[at + 1], reply[at + 2] = wait, max - size
   reply[at + 3], reply[at + 4], reply[at + 5] = oldest and oldest + window - clock or 0, 0, 0
 end
-reply[accounts / 2 * 5 + 1] = tonumber(call('GET', KEYS[accounts + 1]) or 0)
+reply[accounts / 2 * 5 + 1] = extras and tonumber(call('GET', KEYS[accounts + 1]) or 0) or 0
 if refused or not charge then return reply end
-
-local function drop(key, n, entries)
-  if n == -1 then
-    call('DEL', key)
-  elseif n * entries == 1 then
-    call('LPOP', key)
-  elseif n > 0 then
-    call('LTRIM', key, n * entries, -1)
-  end
-end
-
-local function push(key, instant, n)
-  local args = {}
-  for i = 1, math.min(n, 1000) do args[i] = instant end
-  while n > 0 do
-    local k = math.min(n, 1000)
-    call('RPUSH', key, unpack(args, 1, k))
-    n = n - k
-  end
-end
 
 local instant = string.format('%.0f', now)
 for i = 1, accounts, 2 do
   local logs, leases, at = KEYS[i], KEYS[i + 1], (i - 1) / 2 * 5
   local window, extra = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
-  if gone[i] ~= 0 then drop(logs, gone[i], 1) end
-  if gone[i + 1] ~= 0 then drop(leases, gone[i + 1], 3) end
-  if cost == 1 then call('RPUSH', logs, instant) else push(logs, instant, cost) end
-  local live = math.ceil((now - clock + 2 * window) / 1000)
-  if not newest[i] or gone[i] == -1 then
-    call('PEXPIRE', logs, live)
+  local p, q = gone[i], gone[i + 1]
+  if p == 1 then call('LPOP', logs) elseif p > 0 then call('LTRIM', logs, p, -1) elseif p < 0 then call('DEL', logs) end
+  if q > 0 then call('LTRIM', leases, 3 * q, -1) elseif q < 0 then call('DEL', leases) end
+  if cost == 1 then
+    call('RPUSH', logs, instant)
+  else
+    local instants, left = {}, cost
+    for j = 1, math.min(cost, 1000) do instants[j] = instant end
+    while left > 0 do
+      call('RPUSH', logs, unpack(instants, 1, math.min(left, 1000)))
+      left = left - 1000
+    end
+  end
+  if not newest[i] or p < 0 then
+    call('PEXPIRE', logs, math.ceil((now - clock + 2 * window) / 1000))
   elseif ARGV[at + 7] == '1' then
-    call('PEXPIRE', logs, live, 'GT') -- others may go by a longer window
+    call('PEXPIRE', logs, math.ceil((now - clock + 2 * window) / 1000), 'GT') -- others may go by a longer window
   end
   local left = reply[at + 2] - cost
   if extra > 0 then
@@ -154,7 +147,7 @@ for i = 1, accounts, 2 do
     if last and tonumber(last) > term then term = tonumber(last) end
     local before = last and all[i] or 0
     call('RPUSH', leases, string.format('%.0f', term), string.format('%.0f', before), string.format('%.0f', before + extra))
-    live = math.ceil((term - clock + window) / 1000)
+    local live = math.ceil((term - clock + window) / 1000)
     if last then call('PEXPIRE', leases, live, 'GT') else call('PEXPIRE', leases, live) end
     reply[at + 4], reply[at + 5] = extra, term
     left = left - extra
