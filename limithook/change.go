@@ -1,6 +1,7 @@
 package limithook
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -15,7 +16,8 @@ import (
 // remembered are forgotten, and unspent leases go back to Redis in the background.
 //
 // It reports a limit that is not valid, and then changes nothing. The number of
-// shards cannot be changed.
+// shards cannot be changed. Before the plugin is used, or with Config.Disabled,
+// there is nothing to change and it says so.
 func (l *Limiter) SetLimits(perUser, global Limit) error {
 	return l.change(func(cfg *Config) error {
 		if cfg.Global.Shards != global.Shards {
@@ -47,6 +49,9 @@ func (l *Limiter) change(set func(*Config) error) error {
 }
 
 func (l *Limiter) swap(set func(*Config) error) error {
+	if l.memory == nil && l.shared == nil {
+		return errors.New("limithook: the limits are disabled, or not in use yet")
+	}
 	l.changing.Lock()
 	defer l.changing.Unlock()
 	cfg := l.terms.Load().config(l.cfg)
@@ -56,7 +61,7 @@ func (l *Limiter) swap(set func(*Config) error) error {
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
-	if l.off.Load() { // closed, or disabled
+	if l.off.Load() { // closed
 		return nil
 	}
 	before := l.terms.Swap(newTerms(cfg))

@@ -49,7 +49,9 @@ type Config struct {
 	// OnRedisFailure decides while Redis does not answer. Default [Local].
 	OnRedisFailure Mode
 	// Timeout bounds how long a decision may wait for Redis, whatever the
-	// timeouts of the client; then OnRedisFailure applies. Default 50 ms.
+	// timeouts of the client; then OnRedisFailure applies. With a *redis.Client
+	// and up to 100 ms, the end of a caller's context is noticed only when Redis
+	// answers or the timeout has passed. Default 50 ms.
 	Timeout time.Duration
 	// Instances is the number of processes that share Redis. [Local] gives
 	// each its part of the limits. Default 1: each takes the whole.
@@ -73,7 +75,7 @@ type Config struct {
 
 	// Lease lets one round trip to Redis pay for several decisions.
 	Lease Lease
-	// MaxKeys bounds the identities held in memory, about 100 bytes and 8 per
+	// MaxKeys bounds the identities, and the keys of each rule, held in memory, about 100 bytes and 8 per
 	// admission in the window each. With Redis it bounds a cache and loses
 	// nothing. Without, identities above it share one log until there is
 	// room: such users may be refused early, never admitted too often.

@@ -141,6 +141,9 @@ func lifeOfThePlugin(t *testing.T, b *bench) {
 	if err := New(Config{}).Limiter().Allow(ctx); err != nil {
 		t.Errorf("before Use: %v", err)
 	}
+	if err := New(Config{}).SetLimits(PerMinute(1), Limit{}); err == nil || !strings.Contains(err.Error(), "not in use yet") {
+		t.Errorf("changed before Use: %v", err)
+	}
 	if err := New(Config{}).Close(); err != nil {
 		t.Error(err)
 	}
