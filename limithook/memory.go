@@ -68,6 +68,16 @@ type seat struct {
 	idle  *idle        // nil when the log is shared or not to be kept
 }
 
+// take fills the next of the accounts and seats in, which are empty in all their
+// length: that is cheaper than copying.
+func take(accounts []account, seats []seat, at *log, l *limit, sh *memoryShard, e *idle) ([]account, []seat) {
+	n := len(accounts)
+	accounts, seats = accounts[:n+1], seats[:n+1]
+	accounts[n].log, accounts[n].rate.max, accounts[n].rate.width = at, l.Max, int64(l.Window)
+	seats[n].limit, seats[n].shard, seats[n].idle = l, sh, e
+	return accounts, seats
+}
+
 // run decides on a cost of n and charges it, or only looks. keys are those of
 // the rules, nil where none applies.
 func (m *memory) run(t *terms, s *subject, keys []string, n int, charge bool, o *outcome) {
@@ -96,19 +106,19 @@ func (m *memory) on(t *terms, s *subject, keys []string, now int64, n int, charg
 				s.log.Store(e)
 			}
 		}
-		accounts, seats = append(accounts, account{log: &at.log, rate: l.rate()}), append(seats, seat{l, sh, e})
+		accounts, seats = take(accounts, seats, &at.log, l, sh, e)
 	}
 	for i, key := range keys {
 		if l := &t.limits[i+1]; key != "" && l.on() {
 			sh := &m.tables[i+1][maphash.String(idSeed, key)&uint64(len(m.tables[i+1])-1)]
 			sh.mu.Lock()
 			at, e := sh.find(key, now, int64(l.Window), charge)
-			accounts, seats = append(accounts, account{log: &at.log, rate: l.rate()}), append(seats, seat{l, sh, e})
+			accounts, seats = take(accounts, seats, &at.log, l, sh, e)
 		}
 	}
 	if l := t.global(); l.on() {
 		m.globalMu.Lock()
-		accounts, seats = append(accounts, account{log: &m.globalLog, rate: l.rate()}), append(seats, seat{limit: l})
+		accounts, seats = take(accounts, seats, &m.globalLog, l, nil, nil)
 	}
 
 	o.ok = admit(now, n, charge, accounts)

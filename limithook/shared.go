@@ -85,13 +85,15 @@ func (s *shared) on(ctx context.Context, t *terms, sub *subject, keys []string, 
 	return err
 }
 
-// claims appends the accounts that a request is charged to.
+// claims appends the accounts that a request is charged to. to has room for them
+// and is empty in all its length: filling in is cheaper than copying.
 func (s *shared) claims(t *terms, sub *subject, keys []string, to []claim) []claim {
 	share := 0
 	if l := t.user(); l.on() && sub.key != "" {
 		u := t.held.user(sub)
 		share = u.share
-		to = append(to, claim{limit: l, from: u})
+		to = to[:len(to)+1]
+		to[len(to)-1].limit, to[len(to)-1].from = l, u
 	} else if len(t.held.all) > 1 {
 		if share = t.held.shareOf(sub.key); sub.key == "" {
 			share = rand.IntN(len(t.held.all)) // nobody's: anywhere
@@ -99,11 +101,13 @@ func (s *shared) claims(t *terms, sub *subject, keys []string, to []claim) []cla
 	}
 	for i, key := range keys {
 		if l := &t.limits[i+1]; key != "" && l.on() {
-			to = append(to, claim{limit: l, from: t.held.rule(i, key)})
+			to = to[:len(to)+1]
+			to[len(to)-1].limit, to[len(to)-1].from = l, t.held.rule(i, key)
 		}
 	}
 	if l := t.global(); l.on() {
-		to = append(to, claim{limit: l, from: &t.held.all[share]})
+		to = to[:len(to)+1]
+		to[len(to)-1].limit, to[len(to)-1].from = l, &t.held.all[share]
 	}
 	return to
 }
@@ -187,7 +191,7 @@ func (s *shared) peek(ctx context.Context, t *terms, sub *subject, keys []string
 	if s.link.down.Load() {
 		return s.degrade(t, sub, keys, 1, false, s.link.why()), nil
 	}
-	claims := s.claims(t, sub, keys, nil)
+	claims := s.claims(t, sub, keys, make([]claim, 0, len(t.limits)))
 	switch {
 	case len(claims) == 0:
 		return outcome{ok: true}, nil

@@ -76,8 +76,6 @@ func (l Limit) microseconds() int64 { return int64((l.Window + 999) / 1000) }
 
 func (l *limit) on() bool { return l.Max > 0 }
 
-func (l *limit) rate() rate { return rate{l.Max, int64(l.Window)} }
-
 func (t *terms) user() *limit { return &t.limits[0] }
 
 func (t *terms) global() *limit { return &t.limits[len(t.limits)-1] }
