@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -39,6 +40,13 @@ var ErrNoReplica = errors.New("resolver: no replica is fit")
 // ErrUnknownNode is returned when dbresolver.Use names no group, table of one,
 // or node, and by the methods that take a node's name.
 var ErrUnknownNode = errors.New("resolver: unknown node")
+
+// over reports whether the caller's own time is over. A dial ends by the deadline
+// itself, which may be a moment before the context says so.
+func over(ctx context.Context) bool {
+	end, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(end)
+}
 
 // failureOf reads an error of the driver as evidence against a node. eof tells
 // that a bare EOF is the driver's and not, say, a decoder's of the caller. That the

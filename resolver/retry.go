@@ -16,7 +16,7 @@ func (a *router) Retry(ctx context.Context, rec *hook.Record, cause error) *hook
 	}
 	r := failed.home
 	f := failureOf(cause, true)
-	if ctx.Err() != nil {
+	if over(ctx) {
 		f = noFailure
 	}
 	r.blame(failed, f, cause)

@@ -51,7 +51,7 @@ func (a *router) RetryTx(ctx context.Context, hn *hook.Node, opts *sql.TxOptions
 	}
 	r := failed.home
 	f := failureOf(cause, true)
-	if ctx.Err() != nil {
+	if over(ctx) {
 		f = noFailure
 	}
 	r.blame(failed, f, cause)
