@@ -106,14 +106,15 @@ func (c *Cache) present(cells []*cell) (stamps []stamp, known bool) {
 }
 
 // ask looks the query up in Redis, one round trip: the stamps, and the entry
-// unless memory holds one that they may confirm.
+// unless memory holds one that they may confirm. Where a lease runs, a tag that is
+// not known has most likely been written, and the entry with it.
 func (c *Cache) ask(ctx context.Context, q *query, e *entry, why missReason) standing {
 	questions := make([]question, len(q.cells))
 	for i, cell := range q.cells {
 		questions[i] = c.mirror.ask(cell)
 	}
 	name := ""
-	if e == nil {
+	if e == nil || c.channel != nil && c.channel.healthy() {
 		name = l2Name(q.key)
 	}
 	asked := c.now()
