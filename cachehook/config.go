@@ -73,8 +73,11 @@ type Config struct {
 	// or by a cast. Where an operator or a cast calls it, the function is declared.
 	Functions map[string][]string
 
-	// Warm are queries that are run at start.
+	// Warm are queries that are run at start, one after the other.
 	Warm []WarmQuery
+	// WarmTimeout bounds all of them together: what has not run by then is
+	// reported and left out. Default 1 minute.
+	WarmTimeout time.Duration
 
 	// OnRedisFailure decides about a write whose invalidation Redis does not
 	// take. Default [CommitAndQuarantine].
@@ -171,7 +174,8 @@ var ErrInvalidation = errors.New("cachehook: Redis did not take the invalidation
 type WarmQuery struct {
 	// Name is for the log.
 	Name string
-	// Run runs the query. Its error is reported and the next one runs.
+	// Run runs the query on db, whose context ends with WarmTimeout or Close. Its
+	// error or panic is reported and the next one runs.
 	Run func(db *gorm.DB) error
 }
 
@@ -200,6 +204,7 @@ func (c Config) withDefaults() Config {
 	c.L1.TTL = cmp.Or(c.L1.TTL, time.Minute)
 	c.L2.TTL = cmp.Or(c.L2.TTL, 5*time.Minute)
 	c.L2.CompressAbove = cmp.Or(c.L2.CompressAbove, 32<<10)
+	c.WarmTimeout = cmp.Or(c.WarmTimeout, time.Minute)
 	c.NotFoundTTL = cmp.Or(c.NotFoundTTL, 10*time.Second)
 	c.Lease = cmp.Or(c.Lease, 500*time.Millisecond)
 	c.Timeout = cmp.Or(c.Timeout, 50*time.Millisecond)
@@ -261,6 +266,9 @@ func (c Config) Validate() error {
 		if w.Run == nil {
 			bad(fmt.Sprintf("Warm[%d].Run", i), "nil", "must be a function")
 		}
+	}
+	if c.WarmTimeout < time.Millisecond {
+		bad("WarmTimeout", c.WarmTimeout, "must be at least 1ms")
 	}
 	if c.OnRedisFailure > FailWrite {
 		bad("OnRedisFailure", c.OnRedisFailure, "must be CommitAndQuarantine or FailWrite")

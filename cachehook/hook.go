@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"sync"
-	"time"
 
 	"gorm.io/gorm"
 
@@ -175,28 +174,4 @@ func dialectOf(hub *hook.Hub) string {
 		return "none"
 	}
 	return hub.DB().Name()
-}
-
-// warmUp runs the configured queries, one after the other.
-func (c *Cache) warmUp(db *gorm.DB) {
-	defer close(c.warm)
-	began := time.Now()
-	if c.roster != nil {
-		ctx, cancel := context.WithTimeout(c.life, patienceOfWarming)
-		_ = c.await(ctx, c.roster.settled, "") // without Redis it goes on
-		cancel()
-	}
-	life := context.WithValue(c.life, patientKey{}, true)
-	for i, w := range c.cfg.Warm {
-		if c.life.Err() != nil {
-			return
-		}
-		start := time.Now()
-		if err := runWarm(w, db.Session(&gorm.Session{NewDB: true, Context: life})); err != nil {
-			c.cfg.Logger.Warn("cachehook: warming query failed and is skipped", "query", w.Name, "n", i+1, "of", len(c.cfg.Warm), "error", err)
-			continue
-		}
-		c.cfg.Logger.Info("cachehook: warmed", "query", w.Name, "n", i+1, "of", len(c.cfg.Warm), "took", time.Since(start))
-	}
-	c.cfg.Logger.Info("cachehook: warming has ended", "took", time.Since(began), "entries", c.memory.entries.Load())
 }
