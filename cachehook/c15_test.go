@@ -41,7 +41,7 @@ func TestC15ScanErrorIsTheCallersAlone(t *testing.T) {
 			}
 			var names []string
 			must(t, db.Raw(query).Scan(&names).Error)
-			equal(t, "names", fmt.Sprint(len(names), names[99]), "100 p100")
+			equal(t, "names", fmt.Sprint(len(names))+names[99], "100p100")
 		}
 		equal(t, "queries", db.seen.queries.Load(), 1)
 		noneInUse(t, db)

@@ -23,6 +23,9 @@ var (
 	product  struct{ ID uint }
 	account  struct{ ID uint }
 	products []struct{ ID uint }
+
+	categories []struct{ ID uint }
+
 	mux      *http.ServeMux
 	key      []byte
 
@@ -90,6 +93,9 @@ func TestGuideToLimitsCompiles(t *testing.T) { compiles(t, "../docs/limits.md", 
 // TestGuideToRoutingCompiles does the same for what is told of routing.
 func TestGuideToRoutingCompiles(t *testing.T) { compiles(t, "../docs/routing.md", 7) }
 
+// TestGuideToCachingCompiles does the same for what is told of caching.
+func TestGuideToCachingCompiles(t *testing.T) { compiles(t, "../docs/caching.md", 8) }
+
 // compiles builds the Go fragments of a file, of which there are at least so many.
 func compiles(t *testing.T, file string, least int) {
 	t.Helper()
@@ -143,7 +149,7 @@ func program(fragment string) string {
 	}
 	// What a fragment declares is used, whatever it goes on to do with it.
 	uses := ""
-	for _, name := range []string{"plugin", "ctx", "report", "err", "top"} {
+	for _, name := range []string{"plugin", "ctx", "report", "err", "top", "cfg", "warm", "strict"} {
 		if regexp.MustCompile(`(?m)^(\w+, )*` + name + `(, \w+)* :=`).MatchString(fragment) {
 			uses += "\n_ = " + name
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -72,7 +73,15 @@ func cache(ctx context.Context) (rows []row, err error) {
 	fetched := fetch(ctx, memory)
 	rows = append(rows, atMostNanos("Fetch of a hit, 200 bytes", measure(fetched, empty), 300))
 	l2, err := l2Hits(ctx, open, rdb, dry)
-	return append(rows, l2...), err
+	if err != nil {
+		return nil, err
+	}
+	misses, err := missCost(ctx, open, bare, server.Addr())
+	if err != nil {
+		return nil, err
+	}
+	weights, err := weight(ctx, open)
+	return slices.Concat(rows, l2, misses, weights), err
 }
 
 func cacheConfig(name string, rdb redis.UniversalClient) cachehook.Config {
