@@ -154,7 +154,7 @@ func TestLongTransactionThatEndsUnseenLeavesNothingStale(t *testing.T) {
 				}))
 				equal(t, "after COMMIT", db.price(t, 1), 77)
 				eventually(t, "the doubt ends", 5*time.Second, func() bool { return db.cache.Stats().InDoubt == 0 })
-				eventually(t, "hits", 5*time.Second, func() bool {
+				eventually(t, "hits", 60*time.Second, func() bool {
 					equal(t, "later", db.price(t, 1), 77)
 					return db.seen.count(hook.L1) > 0
 				})
