@@ -70,7 +70,7 @@ func (o *outcome) decision(d *Decision) {
 		d.Scope, d.Limit, d.Window = l.scope, l.Max, l.Window
 		d.Remaining, d.RetryAfter, d.ResetAfter = o.remaining, time.Duration(o.wait), time.Duration(o.reset)
 	case !o.ok:
-		d.Scope, d.RetryAfter, d.cause = ScopeUnavailable, recheck, o.cause
+		d.Scope, d.RetryAfter, d.cause = ScopeUnavailable, retryUnavailable, o.cause
 	}
 }
 
@@ -81,7 +81,7 @@ func (l *Limiter) Refusal(ctx context.Context, d Decision) *Error {
 
 func (l *Limiter) refusal(s *subject, d Decision) *Error {
 	if d.Scope == "" { // a decision that was never made
-		d.Scope, d.RetryAfter = ScopeUnavailable, recheck
+		d.Scope, d.RetryAfter = ScopeUnavailable, retryUnavailable
 	}
 	retry := roundUp(d.RetryAfter)
 	e := &Error{

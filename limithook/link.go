@@ -19,9 +19,14 @@ const (
 	// tripAfter is how many calls have to fail in a row before Redis counts
 	// as down. One slow answer is that one request's affair.
 	tripAfter = 3
+	// maxMargin is how much less than the timeout is waited, for short ones a
+	// sixteenth of it: a timer is late, and who waited has to run on.
+	maxMargin = 5 * time.Millisecond
 	// While Redis is down it is tried after these pauses, doubling.
 	firstRecheck = 20 * time.Millisecond
-	recheck      = time.Second
+	recheck      = 250 * time.Millisecond
+	// retryUnavailable is what those are told whom Closed refuses.
+	retryUnavailable = time.Second
 )
 
 var (
@@ -70,7 +75,7 @@ type server interface {
 
 func newLink(cfg Config, s server) *link {
 	return &link{
-		timeout: cfg.Timeout,
+		timeout: cfg.Timeout - min(cfg.Timeout/16, maxMargin),
 		logger:  cfg.Logger.With("db", cfg.Name),
 		mode:    cfg.OnRedisFailure,
 		server:  s,

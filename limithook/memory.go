@@ -97,12 +97,10 @@ func (m *memory) on(t *terms, s *subject, keys []string, now int64, n int, charg
 	if l := t.user(); l.on() && s.key != "" {
 		sh := &m.tables[0][s.hash&uint64(len(m.tables[0])-1)]
 		sh.mu.Lock()
-		at, e := sh.known(s), (*idle)(nil)
-		if at != nil {
-			e = at
-		} else {
-			at, e = sh.find(s.key, now, int64(l.Window), charge)
-			if e != nil {
+		at := sh.known(s)
+		e := at
+		if at == nil {
+			if at, e = sh.find(s.key, now, int64(l.Window), charge); e != nil {
 				s.log.Store(e)
 			}
 		}

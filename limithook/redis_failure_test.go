@@ -138,7 +138,7 @@ func TestFrozenRedisCostsNobodyMoreThanTheTimeout(t *testing.T) {
 	if worst > timeout+1500*time.Millisecond {
 		t.Errorf("a decision took %v, the timeout is %v", worst, timeout)
 	}
-	if told < timeout || told > worst {
+	if told < timeout-maxMargin || told > worst {
 		t.Errorf("the longest wait is told as %v, the longest decision took %v", told, worst)
 	}
 	if st := l.Stats(); !st.Down {

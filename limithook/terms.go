@@ -80,9 +80,6 @@ func (t *terms) user() *limit { return &t.limits[0] }
 
 func (t *terms) global() *limit { return &t.limits[len(t.limits)-1] }
 
-// limitsUser reports whether a limit of its own holds the subject.
-func (t *terms) limitsUser(s *subject) bool { return s.key != "" && t.user().on() }
-
 // keysOf appends what each rule charges for a request; empty: nothing. st is nil
 // when it is no statement.
 func (t *terms) keysOf(ctx context.Context, st *Statement, to []string) []string {
