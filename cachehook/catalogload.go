@@ -35,10 +35,10 @@ type librarian struct {
 // get returns the catalogue, or nil while there is none. With wait it waits for
 // the one that is being read, a second at most and while ctx lives.
 func (l *librarian) get(ctx context.Context, wait bool) *catalog {
-	c := l.present.Load()
-	if c != nil && l.now()-c.loaded < int64(catalogAge) {
+	if c := l.fresh(l.now()); c != nil {
 		return c
 	}
+	c := l.present.Load()
 	done := l.load()
 	if c != nil || !wait || done == nil {
 		return c // an old one serves until there is a new one
@@ -48,6 +48,14 @@ func (l *librarian) get(ctx context.Context, wait bool) *catalog {
 	case <-ctx.Done():
 	}
 	return l.present.Load()
+}
+
+// fresh returns the catalogue if it need not be read anew at now.
+func (l *librarian) fresh(now int64) *catalog {
+	if c := l.present.Load(); c != nil && now-c.loaded < int64(catalogAge) {
+		return c
+	}
+	return nil
 }
 
 // load starts to read the catalogue unless that is under way, or has just

@@ -102,7 +102,7 @@ func (p part) Serves(r *hook.Record) bool {
 		return false
 	}
 	if _, given := optionOf(r.DB.Statement); !given {
-		if _, ok := p.c.byRule(r.Text); !ok {
+		if _, ok := p.c.ruleOf(r.Text); !ok {
 			p.c.checkRules()
 			return false
 		}

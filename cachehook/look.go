@@ -26,8 +26,13 @@ func newRedisStore(client redis.UniversalClient) *redisStore {
 
 // promptly returns the client, with its connections and hooks, as one that gives
 // up when a call's context is over: whether that was asked for is the caller's
-// affair, and a call that must be left behind takes a goroutine of its own.
+// affair, and a call that must be left behind takes a goroutine of its own. It is
+// nil for a client that sets no deadlines at all: those of its connections would
+// stay.
 func promptly(c *redis.Client) *redis.Client {
+	if o := c.Options(); o.ReadTimeout < 0 || o.WriteTimeout < 0 {
+		return nil
+	}
 	// The client reckons its own timeouts from a clock that is up to 50 ms late.
 	prompt := c.WithTimeout(time.Minute)
 	prompt.Options().ContextTimeoutEnabled = true // these are the copy's own

@@ -148,3 +148,24 @@ func TestLookupIsGivenUpAtItsBudget(t *testing.T) {
 		g.stop()
 	}
 }
+
+func TestClientsThatSetNoDeadlinesGetNone(t *testing.T) {
+	t.Parallel()
+	for timeout, want := range map[time.Duration]bool{0: true, time.Second: true, -1: true, -2: false} {
+		rdb := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", ReadTimeout: timeout})
+		t.Cleanup(func() { _ = rdb.Close() })
+		if got := newRedisStore(rdb).prompt != nil; got != want {
+			t.Errorf("ReadTimeout %d: a client that ends with its context: %v, want %v", timeout, got, want)
+		}
+	}
+	replicas := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}, ReadOnly: true})
+	t.Cleanup(func() { _ = replicas.Close() })
+	if r := newRedisStore(replicas); r.plain || r.prompt != nil {
+		t.Error("tags would be read from replicas")
+	}
+	masters := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}})
+	t.Cleanup(func() { _ = masters.Close() })
+	if r := newRedisStore(masters); !r.plain || r.prompt != nil {
+		t.Error("a Cluster's masters can be asked plainly, and take a goroutine")
+	}
+}

@@ -21,6 +21,7 @@ type query struct {
 
 	tally *tally
 
+	now      int64  // when it began, on the cache's clock; 0: now
 	sessions uint32 // Cache.sessions when the query began; of rows
 }
 
@@ -51,8 +52,15 @@ type standing struct {
 // find looks the query up. While a writer is between its mark and its stamp, and
 // while Redis cannot be asked, nothing is served and nothing may be filled.
 func (c *Cache) find(ctx context.Context, q *query) standing {
-	if c.roster != nil && !c.roster.admits(q.cells, c.now()) && !c.enroll(ctx, q.cells) {
-		return standing{}
+	now, why := q.now, missCold
+	if now == 0 {
+		now = c.now()
+	}
+	if c.roster != nil && !c.roster.admits(q.cells, now) {
+		if !c.enroll(ctx, q.cells) {
+			return standing{}
+		}
+		now = c.now()
 	}
 	for _, cell := range q.cells {
 		if cell.busy.Load() != 0 {
@@ -60,7 +68,6 @@ func (c *Cache) find(ctx context.Context, q *query) standing {
 		}
 	}
 	e := c.memory.get(q.key)
-	now, why := c.now(), missCold
 	if e != nil && now >= e.expires+int64(q.stale) {
 		c.memory.remove(q.key, e)
 		e, why = nil, missExpired

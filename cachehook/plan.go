@@ -19,6 +19,8 @@ type plan struct {
 	lead    []byte // of every key: a sum of the database, the text, and what its names mean
 	tally   *tally
 	why     string // why it cannot be cached, or ""
+	terms   terms  // of the rules, if they are for all its tables
+	ruled   bool
 }
 
 const planSlots = 1024 // a power of two
@@ -36,6 +38,7 @@ func (c *Cache) plan(sql string, text *sqltext.Statement, cat *catalog) *plan {
 		return p
 	}
 	p := &plan{text: text, catalog: cat}
+	p.terms, p.ruled = c.byRule(text)
 	var tables []string
 	if tables, p.why = cat.readTags(text, c.cfg.Functions); p.why == "" {
 		p.cells, p.tags = c.tableCells(tables)
@@ -50,6 +53,14 @@ func (c *Cache) plan(sql string, text *sqltext.Statement, cat *catalog) *plan {
 	}
 	slot.Store(p)
 	return p
+}
+
+// ruleOf is byRule for a text that may have been planned before.
+func (c *Cache) ruleOf(text *sqltext.Statement) (terms, bool) {
+	if p := c.plans.slots[text.Fingerprint%planSlots].Load(); p != nil && p.text == text {
+		return p.terms, p.ruled
+	}
+	return c.byRule(text)
 }
 
 // tableCells returns the cells of a query: those of the tables behind the two

@@ -41,7 +41,7 @@ func queryKey(b []byte, p *plan, r *hook.Record, t terms, own []string) ([]byte,
 // serve answers a statement from the cache or lets it through.
 func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 	o, _ := optionOf(r.DB.Statement)
-	terms, _ := c.byRule(r.Text)
+	terms, _ := c.ruleOf(r.Text)
 	if o.ttl != nil {
 		terms.ttl = *o.ttl
 	}
@@ -54,7 +54,12 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 		}
 	}
 	sessions := c.sessions.Load()
-	cat := c.catalogFor(ctx, r)
+	now := c.now()
+	cat := c.catalog.fresh(now)
+	if cat == nil {
+		cat = c.catalogFor(ctx, r)
+		now = c.now()
+	}
 	if cat == nil {
 		return c.through(ctx, r, reasonCatalog)
 	}
@@ -69,7 +74,7 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 	if !ok {
 		return c.through(ctx, r, reasonArgument)
 	}
-	q := query{key: key, terms: terms, kind: kindRows, tally: p.tally, sessions: sessions}
+	q := query{key: key, terms: terms, kind: kindRows, tally: p.tally, sessions: sessions, now: now}
 	q.cells, q.tags = c.withTags(p, o.tags)
 
 	s := c.find(ctx, &q)
