@@ -79,6 +79,7 @@ func (r *Resolver) admit(ctx context.Context, rec *hook.Record, q *question) (*h
 		return nil, err
 	}
 	if q.spilled(why) || !n.enter(q.priority) {
+		q.now = 0
 		if n, why, err = r.admitSlowly(ctx, rec, q); err != nil {
 			return nil, err
 		}
@@ -87,6 +88,9 @@ func (r *Resolver) admit(ctx context.Context, rec *hook.Record, q *question) (*h
 		n.leave()
 		r.unspill(rec)
 		return nil, err
+	}
+	if q.now == 0 {
+		rec.Delayed()
 	}
 	r.bind(rec, q, n)
 	hn := r.send(rec, n, why)

@@ -37,6 +37,8 @@ func (r reason) String() string { return reasonNames[r] }
 
 // question is a statement as the decision sees it.
 type question struct {
+	now int64 // when it was asked, by the resolver's clock; 0: now
+
 	toPrimary bool   // for the reason why
 	why       reason // set with toPrimary
 
@@ -83,7 +85,7 @@ func (r *Resolver) decide(q *question) (*node, reason) {
 	if q.favourite == primary {
 		return primary, q.favour
 	}
-	d := demand{now: r.now(), after: q.wrote, minLSN: q.minLSN}
+	d := demand{now: r.at(q), after: q.wrote, minLSN: q.minLSN}
 	if q.exclude != nil {
 		d.exclude = &q.exclude.member
 	}
@@ -123,6 +125,14 @@ func (r *Resolver) decide(q *question) (*node, reason) {
 		return primary, q.reasonOf(flaw, oldest)
 	}
 	return m.node, reasonReplica
+}
+
+// at is the time for which a question is answered.
+func (r *Resolver) at(q *question) int64 {
+	if q.now != 0 {
+		return q.now
+	}
+	return r.now()
 }
 
 // reference is the time that staleness is measured from: now, or, while the

@@ -280,11 +280,13 @@ func (a *router) Budget(ctx context.Context, hn *hook.Node) time.Duration {
 func (r *Resolver) settle(ctx context.Context, q *question) (*node, reason, error) {
 	n, why := r.decide(q)
 	if why == reasonSeen && q.session != nil {
+		q.now = 0
 		n, why = r.free(ctx, q)
 	}
 	if !r.vacant.Load() || !n.isPrimary() || len(r.replicas()) == 0 || q.spilled(why) && r.class(q.priority).Spill < 0 {
 		return n, why, nil
 	}
+	q.now = 0
 	if err := r.awaitPrimary(ctx, 0); err != nil {
 		return n, why, fmt.Errorf("%w (%s)", err, why)
 	}

@@ -134,7 +134,7 @@ func (a *router) Route(ctx context.Context, rec *hook.Record) (*hook.Node, error
 	if err != nil {
 		return nil, err
 	}
-	q := p.r.questionOf(ctx, rec, hint, &p)
+	q := p.r.questionOf(ctx, rec, hint, &p, int64(rec.Asked().Sub(base)))
 	return p.r.admit(ctx, rec, &q)
 }
 
@@ -171,10 +171,10 @@ func (a *router) Bound(rec *hook.Record) bool {
 }
 
 // questionOf reads a statement outside transactions that belongs to p, a place
-// of r.
-func (r *Resolver) questionOf(ctx context.Context, rec *hook.Record, hint hook.Hint, p *place) question {
+// of r, asked at now; 0: at this moment.
+func (r *Resolver) questionOf(ctx context.Context, rec *hook.Record, hint hook.Hint, p *place, now int64) question {
 	o := optionsOf(ctx)
-	q := question{minLSN: rec.MinLSN, fill: rec.MinLSN > 0, group: p.g}
+	q := question{now: now, minLSN: rec.MinLSN, fill: rec.MinLSN > 0, group: p.g}
 	switch {
 	case rec.Access != hook.ReadOnly && !(hint.Read && mayTry(rec.Text)):
 		q.priority = Critical

@@ -40,7 +40,7 @@ func (a *router) Retry(ctx context.Context, rec *hook.Record, cause error) *hook
 	if perr != nil || p.r != r {
 		return nil
 	}
-	q := r.questionOf(ctx, rec, hint, &p)
+	q := r.questionOf(ctx, rec, hint, &p, 0)
 	if q.favourite == failed {
 		q.favourite = nil
 		if q.favour == reasonPreload { // another replica may be behind the parent

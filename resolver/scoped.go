@@ -133,7 +133,7 @@ func (r *Resolver) heed(q *question, s *session) {
 	if s == nil {
 		s = &r.process
 	} else {
-		shown, seen, h := s.look(r.now())
+		shown, seen, h := s.look(r.at(q))
 		switch {
 		case r.off&monotonicRule == 0:
 			q.shown, q.seen = shown, seen
@@ -145,7 +145,7 @@ func (r *Resolver) heed(q *question, s *session) {
 		}
 	}
 	if r.off&tokenRule == 0 {
-		now := r.now()
+		now := r.at(q)
 		q.wrote = s.floor(now)
 		if q.session != nil {
 			q.scoped = q.wrote > 0
@@ -169,7 +169,7 @@ func (r *Resolver) bind(rec *hook.Record, q *question, n *node) {
 		return
 	}
 	rec.Session = q.session
-	q.session.choose(n, n.run.Load(), q.shown, r.now(), rows)
+	q.session.choose(n, n.run.Load(), q.shown, r.at(q), rows)
 }
 
 // rowsOf reports whether the caller of a statement is shown rows before it ends.

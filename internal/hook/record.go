@@ -320,6 +320,13 @@ func (r *Record) databaseError() error {
 	return r.Err
 }
 
+// Asked is the time at which the router is asked for the first attempt's node: a
+// reading of the clock for both. The attempt counts from it.
+func (r *Record) Asked() time.Time { return r.Start.Add(r.attempt) }
+
+// Delayed is for a router that has waited for a node: the attempt counts from now.
+func (r *Record) Delayed() { r.attempt = time.Since(r.Start) }
+
 // endAttempt tells the router that the attempt under way has ended, at now from
 // Start.
 func (r *Record) endAttempt(err error, now time.Duration) {

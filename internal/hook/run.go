@@ -200,6 +200,9 @@ func try[T any](ctx context.Context, r *Record, run func(context.Context, gorm.C
 		}
 		return run(ctx, r.target(), r.SQL)
 	}
+	if r.stages.router != nil {
+		r.attempt = time.Since(r.Start)
+	}
 	node, err := r.route(ctx)
 	if err != nil {
 		r.sent = false
@@ -248,7 +251,7 @@ func (r *Record) route(ctx context.Context) (*Node, error) {
 func (r *Record) startAttempt(node *Node) {
 	r.Node = node
 	if r.stages.router != nil {
-		r.routed, r.attempt = node, time.Since(r.Start)
+		r.routed = node
 	}
 	if r.Txn != nil && r.Txn.Autocommit {
 		r.Txn.Node = node
@@ -256,7 +259,9 @@ func (r *Record) startAttempt(node *Node) {
 }
 
 func (r *Record) retryOn(node *Node, err error) {
-	r.endAttempt(err, time.Since(r.Start))
+	now := time.Since(r.Start)
+	r.endAttempt(err, now)
+	r.attempt = now
 	r.Retries++
 	r.startAttempt(node)
 }
