@@ -90,8 +90,8 @@ type tracker struct {
 	detail   bool // places and samples, whatever the Config says
 	finished atomic.Bool
 
-	mu         sync.Mutex // guards the rest
-	index      map[uint64]uint16
+	mu         sync.Mutex        // guards the rest
+	index      map[uint64]uint16 // nil: there are few groups
 	groups     []group
 	seen       hashSet
 	statements int
@@ -184,8 +184,7 @@ const unknownRows = 1 << 40
 
 // group finds or makes the group of key, nil when there is no room.
 func (t *tracker) group(key uint64, e *event) *group {
-	if i, ok := t.index[key]; ok {
-		g := &t.groups[i]
+	if g := t.known(key); g != nil {
 		g.first = min(g.first, e.start)
 		return g
 	}
@@ -195,17 +194,43 @@ func (t *tracker) group(key uint64, e *event) *group {
 		t.detector.stats.dropped.Add(1)
 		return nil
 	}
-	if t.index == nil {
-		t.index = make(map[uint64]uint16, 8)
-		t.groups = make([]group, 0, 8)
+	switch {
+	case t.index != nil:
+		t.index[key] = uint16(len(t.groups))
+	case t.groups == nil:
+		t.groups = make([]group, 0, 2)
+	case len(t.groups) == fewGroups:
+		t.index = make(map[uint64]uint16, 4*fewGroups)
+		for i := range t.groups {
+			t.index[t.groups[i].key] = uint16(i)
+		}
+		t.index[key] = fewGroups
 	}
 	t.textBytes += cost
-	t.index[key] = uint16(len(t.groups))
 	t.groups = append(t.groups, group{
 		key: key, text: e.text, site: e.site, model: t.detector.catalog.model(e.model),
 		first: e.start, preload: e.preload, parent: e.parent,
 	})
 	return &t.groups[len(t.groups)-1]
+}
+
+// fewGroups are found by looking at each: most scopes have no more.
+const fewGroups = 8
+
+// known finds the group of key, nil when there is none yet.
+func (t *tracker) known(key uint64) *group {
+	if t.index != nil {
+		if i, ok := t.index[key]; ok {
+			return &t.groups[i]
+		}
+		return nil
+	}
+	for i := range t.groups {
+		if t.groups[i].key == key {
+			return &t.groups[i]
+		}
+	}
+	return nil
 }
 
 func (t *tracker) noteWrite(text *sqltext.Statement) {

@@ -304,3 +304,22 @@ func TestStateIsOfAFewSizes(t *testing.T) {
 		t.Errorf("a group has %d bytes", n)
 	}
 }
+
+func TestShapesAreToldApartBeyondTheFew(t *testing.T) {
+	t.Parallel()
+	tr := newTracker(t, Config{})
+	const shapes = 3 * fewGroups
+	for round := range 3 {
+		for i := range shapes {
+			tr.note(statement(fmt.Sprintf("SELECT * FROM t%d WHERE id = $1", i), nil, round))
+		}
+	}
+	if len(tr.groups) != shapes || tr.index == nil {
+		t.Fatalf("%d groups of %d shapes, index %v", len(tr.groups), shapes, tr.index)
+	}
+	for i := range tr.groups {
+		if g := &tr.groups[i]; g.count != 3 || g.distinct != 3 || tr.known(g.key) != g {
+			t.Errorf("shape %d: %d statements, %d distinct", i, g.count, g.distinct)
+		}
+	}
+}
