@@ -32,7 +32,8 @@ func (s *shared) ask(ctx context.Context, t *terms, sub *subject, keys []string,
 		if cl := &c.claims[i]; !cl.paid {
 			c.replies = append(c.replies, reply{})
 			if charge {
-				cl.arm = now-cl.from.armed.Load() > int64(cl.limit.Window)
+				last := cl.from.armed.Load()
+				cl.arm = last == 0 || now-last > int64(cl.limit.Window)
 				if cl.limit.term > 0 {
 					cl.extra = cl.from.extra(now, cost, s.most)
 				}
@@ -99,7 +100,7 @@ func (c *call) settle(sent, got, known int64) {
 		}
 		wait := a.wait
 		if cl.arm && c.o.ok {
-			cl.from.armed.Store(sent)
+			cl.from.armed.Store(max(sent, 1))
 		}
 		cl.from.settle(a, c.cost, sent, got, cl.limit.term)
 		if !c.charge && cl.from.lease.covers(got, c.cost) {

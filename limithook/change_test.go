@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/gorminfra/infra/internal/testbed"
 )
 
 func TestL05LimitsChangeWithoutARestart(t *testing.T) {
@@ -103,6 +105,36 @@ func TestL05LeasesFollowAChange(t *testing.T) {
 		g, err := watch.Info(t.Context(), "")
 		return err == nil && u.Remaining == 640-taken && g.Remaining == 6400-taken
 	})
+}
+
+// A lease that was asked for under the limits before, and comes when others are in
+// force, goes back too.
+func TestL05LeaseUnderWayFollowsAChange(t *testing.T) {
+	t.Parallel()
+	cfg := onRedis(t, Config{PerUser: PerMinute(640)})
+	watch := testLimiter(t, cfg, monotonic)
+	proxy := testbed.NewProxy(t, testbed.SharedRedis(t).Addr())
+	cfg.Redis = client(t, proxy.Addr())
+	l := testLimiter(t, cfg, monotonic)
+	if err := l.Allow(as("b")); err != nil { // it connects
+		t.Fatal(err)
+	}
+	calls := l.Stats().RedisCalls
+	proxy.SetDelay(100 * time.Millisecond)
+	done := make(chan error)
+	go func() { done <- l.Allow(as("a")) }()
+	eventually(t, "Redis is asked", func() bool { return l.Stats().RedisCalls > calls })
+	if err := l.SetLimits(PerMinute(600), Limit{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if l.Stats().Leased < 2 {
+		t.Fatal("nothing was leased: nothing tested")
+	}
+	proxy.SetDelay(0)
+	eventually(t, "it is back", func() bool { d, err := watch.Info(t.Context(), "a"); return err == nil && d.Remaining == 639 })
 }
 
 // While limits are changed under many goroutines, no window holds more than the

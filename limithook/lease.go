@@ -19,7 +19,7 @@ type holding struct {
 	refusal   atomic.Pointer[refusal] // the last answer's, nil when it admitted
 	remaining atomic.Int64            // by the last answer, what was leased excluded
 	resetAt   atomic.Int64            // by the last answer
-	armed     atomic.Int64            // when Redis was last told how long to keep the log
+	armed     atomic.Int64            // when Redis was last told how long to keep the log; 0: never
 
 	keys  [2]string // in Redis: the log and the leases
 	share int       // of the global limit that lies next to it

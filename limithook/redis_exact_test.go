@@ -279,3 +279,45 @@ func (l *Limiter) holds() [2]int {
 	h := l.terms.Load().held
 	return [2]int{h.user(&sub).lease.units(), h.all[0].lease.units()}
 }
+
+// A key lives for as long as what it holds counts, although Redis is told so only
+// once a window; also beside instances that go by a shorter one.
+func TestKeysOutliveWhatTheyHold(t *testing.T) {
+	t.Parallel()
+	const window = 400 * time.Millisecond
+	cfg := onRedis(t, Config{PerUser: Per(1000, window), Lease: Lease{Max: 1}})
+	l := testLimiter(t, cfg, monotonic)
+	key := l.terms.Load().held.user(subjectOf(as("a"))).keys[0]
+	for begun := time.Now(); time.Since(begun) < 3*window; pause(t.Context(), 5*time.Millisecond) {
+		if err := l.Allow(as("a")); err != nil {
+			t.Fatal(err)
+		}
+		if ttl, err := cfg.Redis.PTTL(t.Context(), key).Result(); err != nil || ttl < window/2 || ttl > 2*window {
+			// Half a window for the time since the admission, on a busy machine.
+			t.Fatalf("after %v the key lives for another %v, %v", time.Since(begun), ttl, err)
+		}
+	}
+
+	long := onRedis(t, Config{PerUser: Per(100, time.Hour), Lease: Lease{Max: 1}})
+	short := long
+	short.PerUser = Per(1000, window)
+	patient, hasty := testLimiter(t, long, monotonic), testLimiter(t, short, monotonic)
+	key = patient.terms.Load().held.user(subjectOf(as("a"))).keys[0]
+	for range 2 {
+		if err := hasty.Allow(as("a")); err != nil { // it makes the key
+			t.Fatal(err)
+		}
+		if err := patient.Allow(as("a")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 5 {
+		if err := hasty.Allow(as("a")); err != nil {
+			t.Fatal(err)
+		}
+		if ttl, err := cfg.Redis.PTTL(t.Context(), key).Result(); err != nil || ttl < time.Hour {
+			t.Fatalf("the key lives for %v, %v", ttl, err)
+		}
+		pause(t.Context(), window/3)
+	}
+}
