@@ -33,7 +33,7 @@ func limits(ctx context.Context) (rows []row, err error) {
 	defer rdb.Close()
 
 	m := &limiters{ctx: ctx, rdb: rdb, user: limithook.WithUser(ctx, "ann")}
-	for _, f := range []func() ([]row, error){m.here, m.besides, m.overRedis, m.ofARequest, m.fullestVirtual, m.fullestReal} {
+	for _, f := range []func() ([]row, error){m.here, m.besides, m.overRedis, m.ofARequest, m.fullestVirtual, m.fullestReal, m.away} {
 		rs, err := f()
 		if err != nil {
 			return nil, err
