@@ -69,8 +69,11 @@ func (n *node) passOn(now int64) {
 	}
 }
 
-// markSpilled is the mark of a statement that counts as spilled.
-const markSpilled = 1
+// The marks of a statement.
+const (
+	markSpilled = 1 << iota // it counts as spilled
+	markAgain               // its session knows of the attempt that comes, and not of the one that ends
+)
 
 // admit chooses a node for a read or write outside transactions and counts it in.
 func (r *Resolver) admit(ctx context.Context, rec *hook.Record, q *question) (*hook.Node, error) {
@@ -232,14 +235,14 @@ func (r *Resolver) spill(rec *hook.Record, q *question, why reason, class *Class
 		}
 		return fmt.Errorf("%w: %s, and %d such reads are on the primary already", ErrBusy, r.whyNot(q, why), limit)
 	}
-	rec.Mark = markSpilled
+	rec.Mark |= markSpilled
 	return nil
 }
 
 // unspill takes a statement out of the count of spilled ones.
 func (r *Resolver) unspill(rec *hook.Record) {
-	if rec.Mark == markSpilled {
-		rec.Mark = 0
+	if rec.Mark&markSpilled != 0 {
+		rec.Mark &^= markSpilled
 		r.spills.Add(-1)
 		r.passOn()
 	}

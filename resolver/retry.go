@@ -14,6 +14,7 @@ func (a *router) Retry(ctx context.Context, rec *hook.Record, cause error) *hook
 	if failed == nil {
 		return nil
 	}
+	takeBack(rec)
 	r := failed.home
 	f := failureOf(cause, true)
 	if over(ctx) {
@@ -91,7 +92,19 @@ func (r *Resolver) again(rec *hook.Record, n *node) *hook.Node {
 		n = r.primary()
 		n.inFlight.Add(1)
 	}
+	if rec.Session != nil {
+		rec.Mark |= markAgain
+	}
 	return r.send(rec, n, reasonRetry)
+}
+
+// takeBack takes an attempt that failed before a row came out of its session: it
+// showed nothing, and must not bind the next one.
+func takeBack(rec *hook.Record) {
+	if s, ok := rec.Session.(*session); ok && rowsOf(rec) {
+		s.showedNothing()
+	}
+	rec.Session = nil
 }
 
 // blame notes what a statement met on a node.
@@ -112,9 +125,11 @@ func (a *router) Done(rec *hook.Record, hn *hook.Node, err error, d time.Duratio
 	}
 	n.leave()
 	n.home.unspill(rec)
-	if s, ok := rec.Session.(*session); ok && rowsOf(rec) {
+	if rec.Mark&markAgain != 0 { // of the attempt before: takeBack has counted it out
+		rec.Mark &^= markAgain
+	} else if s, ok := rec.Session.(*session); ok && rowsOf(rec) {
 		s.saw(n, n.home.now(), true)
-		rec.Session = nil // counted out, and in again by another attempt
+		rec.Session = nil
 	}
 	switch {
 	case err != nil:

@@ -70,6 +70,68 @@ func TestR08WhatFindsNoConnectionToThePrimaryWaitsForIt(t *testing.T) {
 	}
 }
 
+// A read that was on the primary because no replica took reads, and one that asked
+// for the primary, lose their connection to it.
+func TestR08AReadThatLosesThePrimaryGoesWhereItMay(t *testing.T) {
+	t.Parallel()
+	c := testbed.SharedCluster(t)
+	g := newRig(t, c, nil)
+	g.allInUse()
+	ctx := deadline(t)
+	must(t, errors.Join(g.r.Drain("replica1"), g.r.Drain("replica2")))
+	// It waits on the primary until somebody has written, and on a replica not at all.
+	const text = "SELECT pg_is_in_recovery() FROM pg_sleep(CASE WHEN NOT pg_is_in_recovery() AND (SELECT max(n) FROM items) = 0 THEN 60 ELSE 0 END)"
+	type answer struct {
+		standby bool
+		reading int // results that count as being read, while this one is
+		err     error
+	}
+	reading := func(ctx context.Context) int {
+		s := g.r.sessionAt(ctx)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.reading
+	}
+	ask := func(ctx context.Context) <-chan answer {
+		done := make(chan answer, 1)
+		go func() {
+			var a answer
+			rows, err := g.db.WithContext(ctx).Raw(text).Rows()
+			if a.err = err; err == nil {
+				rows.Next()
+				a.reading = reading(ctx)
+				a.err = errors.Join(rows.Scan(&a.standby), rows.Close(), rows.Err())
+			}
+			done <- a
+		}()
+		return done
+	}
+	sessions := []context.Context{inScope(ctx, "any"), Primary(inScope(ctx, "only"))}
+	any, only := ask(sessions[0]), ask(sessions[1])
+	eventually(t, "both to run on the primary", func() bool { return g.node("primary").InFlight == 2 })
+	conn, err := c.Primary().Conn(ctx, g.name)
+	must(t, err)
+	defer conn.Close(ctx)
+	eventually(t, "both to wait there", func() (both bool) {
+		must(t, conn.QueryRow(ctx, "SELECT count(*) = 2 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'").Scan(&both))
+		return both
+	})
+	must(t, errors.Join(g.r.Resume("replica1"), g.r.Resume("replica2")))
+	_, err = conn.Exec(ctx, "UPDATE items SET n = 1; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'")
+	must(t, err)
+	if a := <-any; a.err != nil || !a.standby || a.reading != 1 {
+		t.Errorf("a read that may go anywhere: standby %v, %d being read, %v", a.standby, a.reading, a.err)
+	}
+	if a := <-only; a.err != nil || a.standby || a.reading != 1 {
+		t.Errorf("one that asked for the primary: standby %v, %d being read, %v", a.standby, a.reading, a.err)
+	}
+	for _, ctx := range sessions {
+		if n := reading(ctx); n != 0 {
+			t.Errorf("%d results count as being read", n)
+		}
+	}
+}
+
 // Two nodes at once take no connections: nothing was sent to either.
 func TestR08AReadThatFindsNoConnectionTwiceGoesToTheThirdNode(t *testing.T) {
 	t.Parallel()
@@ -81,6 +143,15 @@ func TestR08AReadThatFindsNoConnectionTwiceGoesToTheThirdNode(t *testing.T) {
 		Pool: Pool{Max: 30, Min: -1}, Probe: Probe{Interval: 5 * time.Second, Timeout: 30 * time.Second}, FailoverWait: time.Minute,
 	})
 	must(t, r.Ready(deadline(t)))
+	eventually(t, "both replicas to be fit", func() bool {
+		r.wakeAll()
+		for _, n := range r.Nodes() {
+			if !n.Up || n.Staleness < 0 {
+				return false
+			}
+		}
+		return true
+	})
 	for _, n := range r.nodes() {
 		undialled(t, n.db.Load())
 	}

@@ -136,6 +136,13 @@ func (s *session) saw(n *node, now int64, rows bool) {
 	g.since = g.at
 }
 
+// showedNothing notes that a result whose rows were to be read has none.
+func (s *session) showedNothing() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reading = max(s.reading-1, 0)
+}
+
 // recalled notes that the session was shown what had been read from some node by
 // the time at.
 func (s *session) recalled(at int64) {
