@@ -162,11 +162,11 @@ func appendTime(b []byte, t time.Time) []byte {
 func decode(data []byte) (*payload, error) {
 	switch {
 	case len(data) < len(magic) || string(data[:len(magic)-1]) != magic[:len(magic)-1]:
-		return nil, corruptForeign
+		return nil, errCorruptForeign
 	case data[len(magic)-1] != magic[len(magic)-1]:
-		return nil, corruptVersion
+		return nil, errCorruptVersion
 	case len(data) <= headerSize || binary.LittleEndian.Uint64(data[len(magic):]) != xxhash.Sum64(data[headerSize:]):
-		return nil, corruptChecksum
+		return nil, errCorruptChecksum
 	}
 	d := &decoder{s: string(data[headerSize:])}
 	kind := d.byte()
@@ -190,7 +190,7 @@ func decode(data []byte) (*payload, error) {
 		d.failed = true
 	}
 	if d.failed || len(d.s) != 0 {
-		return nil, corruptStructure
+		return nil, errCorruptStructure
 	}
 	return p, nil
 }

@@ -8,15 +8,16 @@ import (
 // errCorrupt is what every payload is that cannot be read, whatever the reason.
 var errCorrupt = errors.New("cachehook: corrupt payload")
 
-// corruption is the error of a payload that cannot be read. It is a miss.
+// corruption is the error of a payload that cannot be read, a number so that it can
+// be counted by. It is a miss.
 type corruption uint8
 
 const (
-	corruptForeign   corruption = iota // not ours
-	corruptVersion                     // of another version of this package
-	corruptChecksum                    // truncated or damaged
-	corruptStructure                   // its checksum is right and it makes no sense
-	corruptMismatch                    // it belongs to another query
+	errCorruptForeign   corruption = iota // not ours
+	errCorruptVersion                     // of another version of this package
+	errCorruptChecksum                    // truncated or damaged
+	errCorruptStructure                   // its checksum is right and it makes no sense
+	errCorruptMismatch                    // it belongs to another query
 	corruptions
 )
 
@@ -28,7 +29,7 @@ func (k corruption) Is(target error) bool { return target == errCorrupt } //noli
 
 // unreadable counts a payload that cannot be read.
 func (c *counters) unreadable(err error) {
-	kind := corruptStructure
+	kind := errCorruptStructure
 	errors.As(err, &kind)
 	c.corrupt[kind].Add(1)
 }

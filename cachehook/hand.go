@@ -41,7 +41,7 @@ func (c *Cache) Get(ctx context.Context, key string) ([]byte, bool) {
 		}
 		p, err := decode(a.data)
 		if err == nil && p.kind != kindBlob {
-			err = corruptMismatch
+			err = errCorruptMismatch
 		}
 		if err != nil {
 			c.counts.unreadable(err)

@@ -164,7 +164,7 @@ func (c *Cache) fromPayload(q *query, a answer, stamps []stamp, asked int64, why
 	}
 	p, err := decode(a.data)
 	if err == nil && (p.kind != q.kind || !slices.Equal(p.tags, q.tags)) {
-		err = corruptMismatch
+		err = errCorruptMismatch
 	}
 	if err != nil {
 		c.counts.unreadable(err)

@@ -220,7 +220,6 @@ func TestC06YoungRosterIsNotUsed(t *testing.T) {
 		t.Fatalf("cached after %v", took)
 	}
 	ready(t, b)
-	began = time.Now()
 	_, queried := b.n(t)
 	equal(t, "queried", queried, false)
 }

@@ -46,9 +46,8 @@ func TestMemoryOfAnEntryIsItsPayloadAndAFewHundredBytes(t *testing.T) {
 		test.read(db, test.entries) // the catalogue, the pool, the layouts
 		runtime.KeepAlive(db)
 		empty, counted := heap(), db.cache.Stats().Bytes
-		payload := 0
 		for _, form := range []string{"rows", "models"} {
-			payload = 0
+			payload := 0
 			for i := range test.entries {
 				payload += test.read(db, i)
 			}
