@@ -21,6 +21,10 @@ type query struct {
 
 	tally *tally
 
+	// after is when the caller's work last learned what a database holds. What
+	// memory is trusted for must have been heard of since; 0: it need not.
+	after int64
+
 	now      int64  // when it began, on the cache's clock; 0: now
 	sessions uint32 // Cache.sessions when the query began; of rows
 }
@@ -72,7 +76,7 @@ func (c *Cache) find(ctx context.Context, q *query) standing {
 		c.memory.remove(q.key, e)
 		e, why = nil, missExpired
 	}
-	if c.trusted() {
+	if c.trusted() && (q.after == 0 || c.channel.proof.Load() > q.after) {
 		if e != nil && e.current(c.mirror) {
 			return standing{entry: e, level: inMemory, now: now}
 		}

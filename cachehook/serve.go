@@ -76,6 +76,7 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 	}
 	q := query{key: key, terms: terms, kind: kindRows, tally: p.tally, sessions: sessions, now: now}
 	q.cells, q.tags = c.withTags(p, o.tags)
+	q.after = c.contactOf(r)
 
 	s := c.find(ctx, &q)
 	r.Waited += s.waited
@@ -99,6 +100,19 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 	}
 	q.key = append([]byte(nil), key...) // a flight outlives the buffer
 	return c.fly(ctx, r, &q, s)
+}
+
+// contactOf is when the work that r belongs to last learned what a database holds,
+// on the cache's clock; 0 if that is older than any trust in memory.
+func (c *Cache) contactOf(r *hook.Record) int64 {
+	if c.channel == nil {
+		return 0
+	}
+	ago, ok := hook.SinceContact(r.Scope)
+	if !ok || ago >= c.cfg.Lease {
+		return 0
+	}
+	return max(c.now()-int64(ago), 1)
 }
 
 func (c *Cache) through(ctx context.Context, r *hook.Record, why reason) (*sql.Rows, error) {

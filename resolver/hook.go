@@ -164,10 +164,11 @@ func (r *Resolver) refuse(n *node) error {
 }
 
 // Bound implements hook.Binder: Primary, Critical and MaxStaleness are promises
-// that a cached result does not keep.
+// that a cached result does not keep; nor does it that of a token that has just
+// come to work without a scope.
 func (a *router) Bound(rec *hook.Record) bool {
 	o := optionsOf(rec.Context)
-	return o.primary || o.priority == Critical || o.bounded && o.bound != AnyStaleness
+	return o.primary || o.priority == Critical || o.bounded && o.bound != AnyStaleness || o.sessions != nil && o.sessions.young(a.r.now())
 }
 
 // questionOf reads a statement outside transactions that belongs to p, a place

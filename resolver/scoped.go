@@ -15,6 +15,8 @@ type sessions struct {
 	owner atomic.Pointer[Resolver] // of first; most programs have but one
 	first session
 
+	arrived atomic.Int64 // when a token came last into a context without a scope
+
 	mu   sync.Mutex // guards more
 	more map[*Resolver]*session
 }

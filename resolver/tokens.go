@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/gorminfra/infra/internal/hook"
 )
 
 // Groups with a source of their own are databases of their own, whose positions
@@ -119,6 +121,9 @@ func (r *Resolver) tokensOf(ctx context.Context, sessions []*session) []token {
 // receiveAll takes the parts of a text into the sessions of ctx, one for each
 // database that it speaks of.
 func (r *Resolver) receiveAll(ctx context.Context, parts []token) {
+	if r.off&tokenRule == 0 {
+		r.arrived(ctx)
+	}
 	for _, home := range r.homes() {
 		for _, t := range parts {
 			if t.part == home.part || t.part == everyPart {
@@ -128,4 +133,26 @@ func (r *Resolver) receiveAll(ctx context.Context, parts []token) {
 			}
 		}
 	}
+}
+
+// longestLease is the longest time for which a cache trusts its memory.
+const longestLease = time.Minute
+
+// arrived notes that ctx's work has learned by a token what databases hold, so that
+// no cache may answer it with what is from before.
+func (r *Resolver) arrived(ctx context.Context) {
+	if in := optionsOf(ctx).sessions; in != nil {
+		in.arrived.Store(r.now())
+		return
+	}
+	if s := openScope(ctx); s != nil {
+		hook.Touch(s)
+	}
+}
+
+// young reports whether a token has come into these sessions so lately that a
+// cache could hold what is from before it.
+func (in *sessions) young(now int64) bool {
+	at := in.arrived.Load()
+	return at != 0 && now-at < int64(longestLease)
 }

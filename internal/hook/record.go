@@ -306,6 +306,7 @@ func (r *Record) finish(completed bool) {
 	if r.Quiet || !r.reached && r.Outcome != Refused {
 		return
 	}
+	r.touch()
 	for _, o := range r.stages.observers {
 		o.Observe(r.Context, r)
 	}
