@@ -114,7 +114,9 @@ func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, clo
 		return landing{verdict: landed, entry: e, fromL2: at == inRedis}, nil
 	}
 	lsn, known := c.floors.floor(q.cells, s.stamps)
-	x.fork.NeedPrimary, x.fork.MinLSN = !known, lsn
+	if c.off&lsnSafeguard == 0 {
+		x.fork.NeedPrimary, x.fork.MinLSN = !known, lsn
+	}
 	began := c.now()
 	rows, err := x.fork.Next(x.ctx)
 	if err != nil {
@@ -145,8 +147,24 @@ func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, clo
 	}
 	x.fork.Finish(int64(set.rows), nil)
 	set.mixed = q.mixed
+	if c.off&stampSafeguard != 0 {
+		s.stamps = c.lateStamps(q, s.stamps)
+	}
 	e, after := c.fill(q, s.stamps, set, set.bytes(), began, &payload{kind: kindRows, rows: set})
 	return landing{verdict: landed, entry: e}, after
+}
+
+// lateStamps is what goes wrong without the first safeguard: the stamps are those
+// of the time at which the result is stored.
+func (c *Cache) lateStamps(q *query, early []stamp) []stamp {
+	if c.store == nil {
+		return early
+	}
+	a, err := c.store.lookup(context.Background(), q.tags, "")
+	if err != nil {
+		return early
+	}
+	return a.stamps
 }
 
 var errAborted = errors.New("cachehook: the flight ended before its query did")

@@ -76,7 +76,7 @@ func (c *Cache) beforeCommit(ctx context.Context, t *hook.Txn) error {
 	}
 	p.cells = c.hold(tags)
 	t.SetValue(pendingKey{c}, p)
-	if c.store == nil || len(tags) == 0 {
+	if c.store == nil || len(tags) == 0 || c.off&markSafeguard != 0 {
 		return nil
 	}
 	p.writer = mint().String()

@@ -8,12 +8,13 @@ import (
 	"strings"
 )
 
-// rulesOff reads INFRA_TEST_DISABLE, a list of token, page and monotonic. Only
-// programs built with the tag faulthooks look at it.
+// rulesOff reads INFRA_TEST_DISABLE, in which token, page and monotonic name a rule
+// each; stamp, mark, lsn and channel are the cache's. Only programs built with the
+// tag faulthooks look at it.
 func rulesOff() (off rules) {
 	for name := range strings.SplitSeq(os.Getenv("INFRA_TEST_DISABLE"), ",") {
 		switch strings.TrimSpace(name) {
-		case "":
+		case "", "stamp", "mark", "lsn", "channel":
 		case "token":
 			off |= tokenRule
 		case "page":
@@ -21,7 +22,7 @@ func rulesOff() (off rules) {
 		case "monotonic":
 			off |= monotonicRule
 		default:
-			panic(fmt.Sprintf("resolver: INFRA_TEST_DISABLE names %q: there are token, page, monotonic", name))
+			panic(fmt.Sprintf("resolver: INFRA_TEST_DISABLE names %q: there are token, page, monotonic, stamp, mark, lsn, channel", name))
 		}
 	}
 	return off

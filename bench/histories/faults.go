@@ -36,7 +36,10 @@ func faultNames() (names []string) {
 }
 
 func faultsOf(list string) (chosen []fault, err error) {
-	if list == "none" || list == "" {
+	switch list {
+	case "":
+		return faults, nil
+	case "none":
 		return nil, nil
 	}
 next:
@@ -156,7 +159,7 @@ const pageRounds = 5
 // standby. Nothing acknowledged may be lost then. (A crash of a primary that
 // replicates asynchronously loses what it had not sent, whoever routes.)
 func promoteReplica(ctx context.Context, p *parent) error {
-	from := p.clock.now()
+	from := p.clock.Now()
 	old, next := p.cluster.Primary(), p.someReplica()
 	if err := old.StopFast(); err != nil {
 		return err
@@ -167,7 +170,7 @@ func promoteReplica(ctx context.Context, p *parent) error {
 	if err := next.Promote(ctx); err != nil {
 		return err
 	}
-	p.absences = append(p.absences, span{from, p.clock.now() + int64(noticed)})
+	p.absences = append(p.absences, span{from, p.clock.Now() + int64(noticed)})
 	for _, r := range p.cluster.Replicas() {
 		if r == old {
 			continue
@@ -201,7 +204,7 @@ func (p *parent) schedule(ctx context.Context, chosen []fault, over func() bool)
 				continue
 			}
 			f := chosen[i]
-			from := p.clock.now()
+			from := p.clock.Now()
 			// What has begun is undone, also when the time is over.
 			doing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 			err := f.run(doing, p)
@@ -209,7 +212,7 @@ func (p *parent) schedule(ctx context.Context, chosen []fault, over func() bool)
 			if err != nil {
 				return fmt.Errorf("fault %s: %w", f.name, err)
 			}
-			p.happened[f.name] = append(p.happened[f.name], span{from, p.clock.now()})
+			p.happened[f.name] = append(p.happened[f.name], span{from, p.clock.Now()})
 		}
 	}
 }

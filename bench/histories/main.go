@@ -1,16 +1,16 @@
 // Command histories proves what the plugin promises on histories of real work:
 //
-//	go run -C bench ./histories -area routing [-ops N] [-seed S] [-faults LIST] [-json]
+//	go run -C bench ./histories -area routing|cache [-ops N] [-seed S] [-faults LIST] [-json]
 //
-// It starts a Postgres cluster and several processes of a program that uses the
-// plugin, lets them write and read at random while servers are paused, cut off,
-// killed, frozen and promoted, and checks what they saw: a session reads its own
+// It starts servers and several processes of a program that uses the plugin, lets
+// them write and read at random while servers are paused, cut off, killed, frozen
+// and promoted, and checks what they saw. For routing: a session reads its own
 // writes and never goes back, no acknowledged write is lost, none happens twice,
-// and no read is older than it may be.
+// and no read is older than it may be. For the cache see package cached.
 //
-// It exits with 1 when a promise was broken, and with 2 when the run shows
-// nothing: too few reads came from replicas, a fault met no traffic, or it could
-// not run to its end.
+// It exits with 1 when a promise was broken, and also when the run shows nothing:
+// too few reads came from replicas or from the cache, a fault met no traffic, or
+// the time was over; and with 2 when it could not run to its end.
 package main
 
 import (
@@ -19,23 +19,33 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/signal"
-	"strings"
 	"time"
+
+	"github.com/gorminfra/infra/bench/histories/cached"
 )
 
 const (
-	exitViolation = 1
-	exitNoProof   = 2
+	exitViolation = 1 // or no proof
+	exitFailed    = 2
+)
+
+// The areas.
+const (
+	routing = "routing"
+	cache   = "cache"
 )
 
 // settings of a run.
 type settings struct {
+	area     string
 	ops      int64
 	seed     uint64
-	faults   []fault
+	names    string  // of faults, as given
+	faults   []fault // of routing
 	limit    time.Duration
 	workers  int
 	sessions int
@@ -44,63 +54,100 @@ type settings struct {
 }
 
 func main() {
-	if text := os.Getenv(workerEnv); text != "" {
-		if err := runWorker(text); err != nil {
-			fmt.Fprintln(os.Stderr, "histories: worker:", err)
-			os.Exit(1)
+	for env, work := range map[string]func(string) error{workerEnv: runWorker, cached.WorkerEnv: cached.RunWorker} {
+		if text := os.Getenv(env); text != "" {
+			if err := work(text); err != nil {
+				fmt.Fprintln(os.Stderr, "histories: worker:", err)
+				os.Exit(exitViolation)
+			}
+			return
 		}
-		return
 	}
 	s, asJSON, err := parse(os.Args[1:])
 	if err != nil {
 		if !errors.Is(err, flag.ErrHelp) {
 			fmt.Fprintln(os.Stderr, "histories:", err)
 		}
-		os.Exit(exitNoProof)
+		os.Exit(exitFailed)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	h, faults, err := run(ctx, s)
+	show := showRouting
+	if s.area == cache {
+		show = showCache
+	}
+	good, err := show(ctx, s, asJSON)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "histories: seed %d: %v\n", s.seed, err)
-		os.Exit(exitNoProof)
+		os.Exit(exitFailed)
+	}
+	if !good {
+		os.Exit(exitViolation)
+	}
+}
+
+// showRouting reports whether the run counts and found nothing.
+func showRouting(ctx context.Context, s settings, asJSON bool) (good bool, err error) {
+	if s.faults, err = faultsOf(s.names); err != nil {
+		return false, err
+	}
+	h, happened, err := run(ctx, s)
+	if err != nil {
+		return false, err
 	}
 	found, early := check(h)
-	sum := summarize(s, h, faults, found)
+	sum := summarize(s, h, happened, found)
 	sum.Early = early
-	if asJSON {
-		enc := json.NewEncoder(os.Stdout)
-		enc.SetIndent("", "  ")
-		_ = enc.Encode(sum)
-	} else {
-		sum.print(os.Stdout)
+	show(sum, asJSON, sum.print)
+	return len(sum.found) == 0 && len(sum.NoProof) == 0, nil
+}
+
+// showCache is showRouting for the cache.
+func showCache(ctx context.Context, s settings, asJSON bool) (good bool, err error) {
+	sum, err := cached.Run(ctx, cached.Settings{
+		Ops: s.ops, Seed: s.seed, Faults: s.names, Limit: s.limit, Workers: s.workers,
+		Readers: s.sessions, Replicas: s.replicas, Keep: s.keep,
+	})
+	if err != nil {
+		return false, err
 	}
-	switch {
-	case len(sum.found) > 0:
-		os.Exit(exitViolation)
-	case len(sum.NoProof) > 0:
-		os.Exit(exitNoProof)
+	show(sum, asJSON, sum.Print)
+	return len(sum.Violations) == 0 && len(sum.NoProof) == 0, nil
+}
+
+func show(sum any, asJSON bool, print func(io.Writer)) {
+	if !asJSON {
+		print(os.Stdout)
+		return
 	}
+	enc := json.NewEncoder(os.Stdout)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(sum)
 }
 
 func parse(args []string) (s settings, asJSON bool, err error) {
 	flags := flag.NewFlagSet("histories", flag.ContinueOnError)
-	area := flags.String("area", "routing", "what to prove: routing")
-	flags.Int64Var(&s.ops, "ops", 20_000, "read-backs of own writes to run for; every fault happens at least once")
+	flags.StringVar(&s.area, "area", routing, "what to prove: routing or cache")
+	flags.Int64Var(&s.ops, "ops", 20_000, "to run for: read-backs of own writes for routing, operations for the cache; every fault happens at least once")
 	flags.Uint64Var(&s.seed, "seed", 0, "of everything that is drawn; 0 draws one")
-	names := flags.String("faults", strings.Join(faultNames(), ","), "what happens to the servers, or none")
-	flags.DurationVar(&s.limit, "limit", 0, "end by then; default 45s and a second for each 1000 read-backs")
+	flags.StringVar(&s.names, "faults", "", "what happens meanwhile, a list, or none; default all that the area has")
+	flags.DurationVar(&s.limit, "limit", 0, "end by then; default a minute and a second for each 1000 of -ops")
 	flags.IntVar(&s.workers, "workers", 3, "processes; the first of them opens no scopes")
-	flags.IntVar(&s.sessions, "sessions", 16, "sessions at a time in each")
+	flags.IntVar(&s.sessions, "sessions", 0, "at a time in each; default 16 for routing, 6 that read for the cache")
 	flags.IntVar(&s.replicas, "replicas", 3, "of the cluster")
 	flags.StringVar(&s.keep, "keep", "", "folder to leave the operations' logs in")
 	flags.BoolVar(&asJSON, "json", false, "print the result as JSON")
 	if err := flags.Parse(args); err != nil {
 		return s, false, err
 	}
+	if s.sessions == 0 {
+		if s.sessions = 16; s.area == cache {
+			s.sessions = 6
+		}
+	}
 	switch {
-	case *area != "routing":
-		return s, false, fmt.Errorf("-area is %q: must be routing", *area)
+	case s.area != routing && s.area != cache:
+		return s, false, fmt.Errorf("-area is %q: must be routing or cache", s.area)
 	case s.ops < 1 || s.workers < 2 || s.sessions < 1:
 		return s, false, errors.New("-ops and -sessions must be at least 1, -workers at least 2")
 	case s.replicas < 2 || s.replicas > 8:
@@ -110,8 +157,7 @@ func parse(args []string) (s settings, asJSON bool, err error) {
 		s.seed = rand.Uint64()>>32 + 1
 	}
 	if s.limit == 0 {
-		s.limit = 45*time.Second + time.Duration(s.ops)*time.Millisecond
+		s.limit = time.Minute + time.Duration(s.ops)*time.Millisecond
 	}
-	s.faults, err = faultsOf(*names)
-	return s, asJSON, err
+	return s, asJSON, nil
 }

@@ -8,9 +8,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // kind is what an operation did.
@@ -90,31 +87,6 @@ func (o *op) String() string {
 }
 
 func seconds(ns int64) float64 { return float64(ns) / 1e9 }
-
-// clock reads the machine's monotonic clock, which all processes share. Go's own
-// readings are of the same clock but from a start of each process's own, so the
-// distance is measured once, by the tightest of many pairs of readings.
-type clock struct {
-	base   time.Time
-	offset int64
-}
-
-func newClock() (clock, error) {
-	c, best := clock{}, int64(1<<62)
-	for range 100 {
-		var ts unix.Timespec
-		before := time.Now()
-		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-			return c, fmt.Errorf("read the monotonic clock: %w", err)
-		}
-		if width := int64(time.Since(before)); width < best {
-			best, c = width, clock{base: before, offset: ts.Nano() - width/2}
-		}
-	}
-	return c, nil
-}
-
-func (c clock) now() int64 { return int64(time.Since(c.base)) + c.offset }
 
 // opLog writes operations to a file. It belongs to one goroutine.
 type opLog struct {

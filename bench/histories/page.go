@@ -86,7 +86,7 @@ func (w *worker) pageRound(ctx context.Context, conn *pgx.Conn, random *rand.Ran
 	ctx, scope := w.plugin.Begin(ctx, "page")
 	defer scope.End()
 	s.ctx = ctx
-	o := op{ID: w.newID(), Session: s.id, Cell: uint32(random.IntN(w.cfg.Cells)), Kind: kindPage, Start: w.clock.now()}
+	o := op{ID: w.newID(), Session: s.id, Cell: uint32(random.IntN(w.cfg.Cells)), Kind: kindPage, Start: w.clock.Now()}
 	err = s.transact(w.db.WithContext(ctx), &o, func(tx *gorm.DB) error {
 		// Unless it is flushed at once the plugin's own commit may do it, which
 		// moves the position.
@@ -99,7 +99,7 @@ func (w *worker) pageRound(ctx context.Context, conn *pgx.Conn, random *rand.Ran
 		}
 		return tx.Exec("SELECT pg_logical_emit_message(false, '', repeat('x', ?))", filler(uint64(at))).Error
 	})
-	o.End = w.clock.now()
+	o.End = w.clock.Now()
 	at, errAt := insertPosition(ctx, conn)
 	if err := errors.Join(err, errAt); err != nil {
 		s.wrote(&o, err)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/gorminfra/infra/bench/histories/clock"
 	"github.com/gorminfra/infra/internal/testbed"
 )
 
@@ -34,7 +35,7 @@ const (
 // parent runs the servers and the workers.
 type parent struct {
 	cluster  *testbed.Cluster
-	clock    clock
+	clock    clock.Clock
 	random   *rand.Rand
 	workers  []*child
 	happened map[string][]span
@@ -67,7 +68,7 @@ func run(ctx context.Context, s settings) (h *history, happened map[string][]spa
 		defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
 	}
 	p := &parent{random: newRandom(s.seed), happened: map[string][]span{}, failure: make(chan error, 1)}
-	if p.clock, err = newClock(); err != nil {
+	if p.clock, err = clock.New(); err != nil {
 		return nil, nil, err
 	}
 	if p.cluster, err = testbed.StartCluster(ctx, testbed.ClusterConfig{Replicas: s.replicas}); err != nil {

@@ -184,7 +184,7 @@ func (s *session) readNow(cell uint32, bound time.Duration, readOnlyTx bool) boo
 	query := func(db *gorm.DB) error {
 		return db.Model(&Cell{}).Select(seenColumns).Where("id = ?", cell).Take(&row).Error
 	}
-	o.Start = w.clock.now()
+	o.Start = w.clock.Now()
 	var err error
 	if readOnlyTx {
 		o.Kind = kindReadOnly
@@ -192,7 +192,7 @@ func (s *session) readNow(cell uint32, bound time.Duration, readOnlyTx bool) boo
 	} else {
 		err = query(w.db.WithContext(ctx))
 	}
-	o.End = w.clock.now()
+	o.End = w.clock.Now()
 	if s.ctx.Err() != nil {
 		return false // the run is over
 	}
@@ -235,19 +235,19 @@ func (s *session) write() {
 	switch s.random.IntN(8) {
 	case 0:
 		o.Kind = kindRollback
-		o.Start = w.clock.now()
+		o.Start = w.clock.Now()
 		if err = s.transact(db, &o, func(*gorm.DB) error { return errRollback }); errors.Is(err, errRollback) {
 			err = nil
 		}
 	case 1, 2:
 		o.Kind = kindCommit
-		o.Start = w.clock.now()
+		o.Start = w.clock.Now()
 		err = s.transact(db, &o, nil)
 	default:
-		o.Start = w.clock.now()
+		o.Start = w.clock.Now()
 		err = db.Raw(oneStatement, o.ID, o.Cell, o.ID, o.Cell).Scan(&o.Version).Error
 	}
-	o.End = w.clock.now()
+	o.End = w.clock.Now()
 	s.wrote(&o, err)
 }
 
@@ -292,9 +292,9 @@ func (s *session) transact(db *gorm.DB, o *op, last func(*gorm.DB) error) error 
 // inside reads in a transaction what it wrote.
 func (s *session) inside(tx *gorm.DB, o *op) error {
 	var row seen
-	in := op{ID: o.ID, Session: s.id, Cell: o.Cell, Kind: kindInside, Flags: s.flags, Start: s.w.clock.now()}
+	in := op{ID: o.ID, Session: s.id, Cell: o.Cell, Kind: kindInside, Flags: s.flags, Start: s.w.clock.Now()}
 	err := tx.Model(&Cell{}).Select(seenColumns).Where("id = ?", o.Cell).Take(&row).Error
-	in.End = s.w.clock.now()
+	in.End = s.w.clock.Now()
 	in.Status, in.Version, in.Writer, in.Node = statusOf(err), row.Version, uint64(row.Writer), s.w.node[row.Node]
 	if s.ctx.Err() == nil {
 		s.w.note(&in, err)

@@ -19,6 +19,7 @@ import (
 	"gorm.io/gorm/logger"
 
 	"github.com/gorminfra/infra"
+	"github.com/gorminfra/infra/bench/histories/clock"
 	"github.com/gorminfra/infra/resolver"
 )
 
@@ -75,7 +76,7 @@ type handover struct {
 // worker is one process that uses the plugin.
 type worker struct {
 	cfg    workerConfig
-	clock  clock
+	clock  clock.Clock
 	db     *gorm.DB
 	plugin *infra.Plugin
 	node   map[string]uint8
@@ -115,7 +116,7 @@ func runWorker(text string) (err error) {
 	if err := json.Unmarshal([]byte(text), &w.cfg); err != nil {
 		return err
 	}
-	if w.clock, err = newClock(); err != nil {
+	if w.clock, err = clock.New(); err != nil {
 		return err
 	}
 	if w.log, err = createLog(w.cfg.Log); err != nil {

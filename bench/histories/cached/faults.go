@@ -1,0 +1,208 @@
+package cached
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/gorminfra/infra/internal/testbed"
+)
+
+// fault is something that happens while the workers work.
+type fault struct {
+	name string
+	// run does it and undoes it. It returns once all is as before.
+	run func(ctx context.Context, p *parent) error
+}
+
+var faults = []fault{
+	{"pause", pauseReplay},
+	{"park", parkReaders},
+	{"flush", flushRedis},
+	{"evict", evictKeys},
+	{"kill-redis", killRedis},
+	{"restore-redis", restoreRedis},
+	{"freeze-redis", freezeRedis},
+	{"failover", failOver},
+	{"drop-clients", dropClients},
+	{"deafen", deafen},
+	{"isolate", isolate},
+	{"kill-worker", killWorker},
+	{"freeze-worker", freezeWorker},
+}
+
+func faultNames() (names []string) {
+	for _, f := range faults {
+		names = append(names, f.name)
+	}
+	return names
+}
+
+func faultsOf(list string) (chosen []fault, err error) {
+	switch list {
+	case "":
+		return faults, nil
+	case "none":
+		return nil, nil
+	}
+next:
+	for name := range strings.SplitSeq(list, ",") {
+		for _, f := range faults {
+			if f.name == name {
+				chosen = append(chosen, f)
+				continue next
+			}
+		}
+		return nil, fmt.Errorf("-faults names %q: there are %s", name, strings.Join(faultNames(), ", "))
+	}
+	return chosen, nil
+}
+
+// schedule lets the faults happen, each once in every round, in an order that is
+// drawn, until enough was done. It returns the first error.
+func (p *parent) schedule(ctx context.Context) error {
+	chosen := p.settings.faults
+	for round := 0; ; round++ {
+		order := p.random.Perm(len(chosen))
+		if len(order) == 0 {
+			order = []int{-1}
+		}
+		for _, i := range order {
+			enough := p.ops() >= p.settings.Ops && (round > 0 || i < 0)
+			if p.between(ctx, time.Second, 4*time.Second) != nil || enough {
+				return nil //nolint:nilerr // the end of ctx ends the schedule
+			}
+			select {
+			case err := <-p.failure:
+				return err
+			default:
+			}
+			if i < 0 {
+				continue
+			}
+			if err := p.happen(ctx, chosen[i]); err != nil {
+				return fmt.Errorf("fault %s: %w", chosen[i].name, err)
+			}
+		}
+	}
+}
+
+// happen lets one fault happen. What has begun is undone, also when the time is
+// over.
+func (p *parent) happen(ctx context.Context, f fault) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	s := span{from: p.clock.Now()}
+	if err := f.run(ctx, p); err != nil {
+		return err
+	}
+	s.to = p.clock.Now()
+	p.happened[f.name] = append(p.happened[f.name], s)
+	return nil
+}
+
+func (p *parent) between(ctx context.Context, least, most time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(least + rand.N(most-least+1)):
+		return nil
+	}
+}
+
+func (p *parent) someWorker() *child { return p.workers[p.random.IntN(len(p.workers))] }
+
+// pauseReplay makes a replica, and with luck all of them, keep what they have.
+func pauseReplay(ctx context.Context, p *parent) error {
+	replicas := p.cluster.Replicas()
+	p.random.Shuffle(len(replicas), func(i, j int) { replicas[i], replicas[j] = replicas[j], replicas[i] })
+	replicas = replicas[:1+p.random.IntN(len(replicas))]
+	for _, r := range replicas {
+		if err := r.PauseReplay(ctx); err != nil {
+			return err
+		}
+	}
+	err := p.between(ctx, 300*time.Millisecond, 3*maxLag/2)
+	for _, r := range replicas {
+		err = errors.Join(err, r.ResumeReplay(ctx))
+	}
+	return err
+}
+
+// parkReaders holds up the answers of the replicas, again and again, and has a row
+// written meanwhile: those who read it are parked between their snapshot and their
+// fill, and the write overtakes them.
+func parkReaders(ctx context.Context, p *parent) error {
+	err := p.askAll(ctx, "meet")
+	for n := 0; n < 6 && err == nil; n++ {
+		err = p.parkOnce(ctx)
+	}
+	return errors.Join(err, p.askAll(ctx, "calm"))
+}
+
+func (p *parent) parkOnce(ctx context.Context) error {
+	// What the last write invalidated comes from the primary at first, until
+	// replicas are known to have it.
+	if err := p.between(ctx, 3*interval, 5*interval); err != nil {
+		return err
+	}
+	for _, link := range p.links {
+		link.Blackhole(testbed.ToClient)
+	}
+	err := errors.Join(p.dropResults(ctx), p.between(ctx, 80*time.Millisecond, 120*time.Millisecond))
+	w := p.someWorker()
+	w.tell(command{Do: "write"})
+	err = errors.Join(err, w.await(ctx, "write"))
+	for _, link := range p.links {
+		err = errors.Join(err, link.Restore())
+	}
+	return err
+}
+
+// press makes Redis short of memory until ctx ends: it drops results now and
+// then, so that many are read again when replicas have long had the last write.
+func (p *parent) press(ctx context.Context) {
+	for p.between(ctx, 150*time.Millisecond, 600*time.Millisecond) == nil {
+		_ = p.dropResults(ctx) // it may be down
+	}
+}
+
+// dropResults drops the results in Redis, and no tag.
+func (p *parent) dropResults(ctx context.Context) error {
+	master, err := p.redis.Master(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = master.Do(ctx, "EVAL", `for _, k in ipairs(redis.call('KEYS', '*:cache:e:*')) do redis.call('DEL', k) end return 1`, 0)
+	return err
+}
+
+// deafen keeps all messages from a worker that still reaches Redis.
+func deafen(ctx context.Context, p *parent) error {
+	split := p.workers[kinds*p.random.IntN((len(p.workers)+kinds-1)/kinds)]
+	return p.blackhole(ctx, split.messages)
+}
+
+// isolate keeps one worker from Redis altogether.
+func isolate(ctx context.Context, p *parent) error {
+	w := p.someWorker()
+	return p.blackhole(ctx, w.messages, w.commands)
+}
+
+func (p *parent) blackhole(ctx context.Context, links ...map[string]*testbed.Proxy) error {
+	for _, proxies := range links {
+		for _, proxy := range proxies {
+			proxy.Blackhole()
+		}
+	}
+	err := p.between(ctx, lease, 5*lease)
+	for _, proxies := range links {
+		for _, proxy := range proxies {
+			err = errors.Join(err, proxy.Restore())
+		}
+	}
+	return err
+}

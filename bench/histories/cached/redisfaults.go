@@ -1,0 +1,229 @@
+package cached
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gorminfra/infra/internal/testbed"
+)
+
+func flushRedis(ctx context.Context, p *parent) error {
+	for range 3 {
+		if err := errors.Join(p.redis.FlushAll(ctx), p.between(ctx, 20*time.Millisecond, 200*time.Millisecond)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// evictKeys removes keys at random, as a Redis that is short of memory does.
+func evictKeys(ctx context.Context, p *parent) error {
+	master, err := p.redis.Master(ctx)
+	if err != nil {
+		return err
+	}
+	// What is used all the time is never the least recently used.
+	const script = `for i = 1, 10 do
+		local k = redis.call('RANDOMKEY')
+		if k and not string.find(k, ':tables$') then redis.call('DEL', k) end
+	end
+	return 1`
+	for range 10 {
+		if _, err := master.Do(ctx, "EVAL", script, 0); err != nil {
+			return err
+		}
+		if err := p.between(ctx, 10*time.Millisecond, 60*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// killRedis ends the master, which is back soon, empty.
+func killRedis(ctx context.Context, p *parent) error {
+	master, err := p.redis.Master(ctx)
+	if err != nil {
+		return err
+	}
+	if err := forgetSnapshot(ctx, master); err != nil {
+		return err
+	}
+	from := p.clock.Now()
+	if err := master.Kill(); err != nil {
+		return err
+	}
+	return errors.Join(p.between(ctx, 10*time.Millisecond, 500*time.Millisecond), master.Start(ctx), p.settle(ctx, from, master))
+}
+
+// forgetSnapshot removes what the server would start from.
+func forgetSnapshot(ctx context.Context, r *testbed.Redis) error {
+	path, err := snapshot(ctx, r)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func snapshot(ctx context.Context, r *testbed.Redis) (string, error) {
+	var parts []string
+	for _, setting := range []string{"dir", "dbfilename"} {
+		reply, err := r.Do(ctx, "CONFIG", "GET", setting)
+		if err != nil {
+			return "", err
+		}
+		pair, _ := reply.([]any)
+		if len(pair) != 2 {
+			return "", fmt.Errorf("CONFIG GET %s: %v", setting, reply)
+		}
+		text, _ := pair[1].(string)
+		parts = append(parts, text)
+	}
+	return filepath.Join(parts...), nil
+}
+
+// restoreRedis lets the master start again from a snapshot: its old stamps come
+// back together with the results that were kept under them.
+func restoreRedis(ctx context.Context, p *parent) error {
+	master, err := p.redis.Master(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := master.Do(ctx, "SAVE"); err != nil {
+		return err
+	}
+	if err := p.between(ctx, 100*time.Millisecond, time.Second); err != nil {
+		return err
+	}
+	from := p.clock.Now()
+	if err := master.Kill(); err != nil {
+		return err
+	}
+	err = errors.Join(p.between(ctx, 10*time.Millisecond, 300*time.Millisecond), master.Start(ctx))
+	p.restored(from)
+	return errors.Join(err, p.settle(ctx, from, master))
+}
+
+// restored notes that Redis has lost what it was told last, since a time until
+// now.
+func (p *parent) restored(from int64) {
+	p.h.restored = append(p.h.restored, span{from, p.clock.Now() + int64(lease+recovers)})
+}
+
+// failOver has a replica of Redis promoted: by the sentinels' own judgement of a
+// dead master, or as for maintenance. The old one comes back before anybody has
+// told it that it is no master any more.
+func failOver(ctx context.Context, p *parent) error {
+	master, err := p.redis.Master(ctx)
+	if err != nil {
+		return err
+	}
+	from := p.clock.Now()
+	if p.random.IntN(2) == 0 {
+		return errors.Join(p.askOther(ctx, master), p.settle(ctx, from, master))
+	}
+	if err := master.Kill(); err != nil {
+		return err
+	}
+	if err := p.between(ctx, 100*time.Millisecond, 1500*time.Millisecond); err != nil {
+		return err
+	}
+	return errors.Join(master.Start(ctx), p.settle(ctx, from, master))
+}
+
+// askOther has the sentinels promote the replica, and waits until they name it.
+// They refuse while they are about to do so of themselves.
+func (p *parent) askOther(ctx context.Context, old *testbed.Redis) error {
+	for {
+		_, refused := p.redis.Sentinels()[0].Do(ctx, "SENTINEL", "FAILOVER", testbed.SentinelMaster)
+		if master, err := p.redis.Master(ctx); err == nil && master != old {
+			return nil
+		}
+		if err := p.between(ctx, 10*time.Millisecond, 20*time.Millisecond); err != nil {
+			return fmt.Errorf("wait for another master: %w", errors.Join(err, refused))
+		}
+	}
+}
+
+// deposedFor is how long an old master may live beside the new one. Sentinels
+// take ten seconds to make it a replica.
+const deposedFor = time.Second
+
+// settle waits until there is a master with a replica again, so that the next
+// fault finds both. If it is another than before, what the old one was told last
+// may be lost since a time.
+func (p *parent) settle(ctx context.Context, from int64, old *testbed.Redis) error {
+	since := p.clock.Now()
+	for {
+		master, err := p.redis.Master(ctx)
+		if err == nil && master != old {
+			p.restored(from)
+			old, since = master, p.clock.Now()
+		}
+		if err == nil {
+			var reply any
+			if reply, err = master.Do(ctx, "INFO", "replication"); err == nil {
+				text, _ := reply.(string)
+				if strings.Contains(text, "role:master") && strings.Contains(text, "state=online") {
+					return nil
+				}
+				if p.clock.Now()-since > int64(deposedFor) {
+					err = p.depose(ctx, master)
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the master gets no replica: %w", errors.Join(ctx.Err(), err))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// depose makes the server that is not the master its replica.
+func (p *parent) depose(ctx context.Context, master *testbed.Redis) error {
+	for _, r := range p.redis.Nodes() {
+		if r != master && r.Running() {
+			if _, err := r.Do(ctx, "REPLICAOF", "127.0.0.1", master.Port()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func freezeRedis(ctx context.Context, p *parent) error {
+	master, err := p.redis.Master(ctx)
+	if err != nil {
+		return err
+	}
+	from := p.clock.Now()
+	if err := master.Freeze(); err != nil {
+		return err
+	}
+	// Mostly not so long that it is taken for dead.
+	return errors.Join(p.between(ctx, 100*time.Millisecond, 900*time.Millisecond), master.Thaw(), p.settle(ctx, from, master))
+}
+
+func dropClients(ctx context.Context, p *parent) error {
+	for range 3 {
+		master, err := p.redis.Master(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := master.ClientKill(ctx); err != nil {
+			return err
+		}
+		if err := p.between(ctx, 50*time.Millisecond, 300*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,277 @@
+package cached
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// A run shows something only with these shares: of the cacheable reads that were
+// hits, and of the fills that came from replicas.
+const (
+	leastHits  = 0.50
+	leastFills = 0.30
+)
+
+// Summary is what a run showed.
+type Summary struct {
+	Seed       uint64                    `json:"seed"`
+	Seconds    float64                   `json:"seconds"`
+	Operations map[string]map[string]int `json:"operations"` // by kind and status
+	Total      int                       `json:"operations_total"`
+	PerSecond  float64                   `json:"operations_per_second"`
+	Instances  int                       `json:"instances"` // lives of workers
+
+	// Cacheable reads that were answered, by where the answer came from.
+	Cacheable    int            `json:"cacheable_reads"`
+	Sources      map[string]int `json:"cacheable_reads_from"`
+	Hits         float64        `json:"share_of_hits"`
+	HitsL1       float64        `json:"share_of_l1"`
+	HitsL2       float64        `json:"share_of_l2"`
+	Fills        int            `json:"fills"`
+	FromReplicas int            `json:"fills_from_replicas"`
+	FillShare    float64        `json:"share_of_fills_from_replicas"`
+	// Untold writes are those of which Redis may not have been told.
+	Untold int `json:"writes_redis_may_not_know"`
+	// Unseen writes were cut off, and nobody knows whether they happened.
+	Unknown  int            `json:"writes_of_unknown_outcome"`
+	Exempt   int            `json:"cached_reads_after_a_restore"` // not judged
+	Bypasses map[string]int `json:"bypasses"`                     // by reason, of those who lived
+
+	Faults     []FaultSummary `json:"faults"`
+	Errors     map[string]int `json:"errors"` // of operations, by kind and text
+	Violations map[string]int `json:"violations"`
+	Shortest   []string       `json:"shortest"`
+	// NoProof says why the run does not count; empty when it does.
+	NoProof []string `json:"does_not_count"`
+}
+
+// FaultSummary is what a fault met.
+type FaultSummary struct {
+	Name       string  `json:"name"`
+	Times      int     `json:"times"`
+	Seconds    float64 `json:"seconds"`
+	Operations int     `json:"operations"` // that overlapped it
+	Failed     int     `json:"failed"`     // of these
+	SlowestMS  float64 `json:"slowest_ms"` // of these
+}
+
+func (p *parent) summarize(found []violation) *Summary {
+	sum := summarize(p.settings, p.h, p.happened, found)
+	for _, w := range p.lives {
+		for text, n := range w.refusals {
+			sum.Errors[text] += n
+		}
+		if w.stats != nil {
+			for why, n := range w.stats.Bypasses {
+				sum.Bypasses[why] += int(n)
+			}
+		}
+	}
+	return sum
+}
+
+func summarize(s Settings, h *history, happened map[string][]span, found []violation) *Summary {
+	sum := &Summary{
+		Seed: s.Seed, Instances: len(h.instances), Operations: map[string]map[string]int{}, Sources: map[string]int{},
+		Errors: map[string]int{}, Bypasses: map[string]int{}, Violations: map[string]int{},
+	}
+	sum.count(h)
+	for _, f := range s.faults {
+		fs := FaultSummary{Name: f.name, Times: len(happened[f.name])}
+		for _, sp := range happened[f.name] {
+			fs.overlap(h, sp)
+		}
+		sum.Faults = append(sum.Faults, fs)
+		switch {
+		case fs.Times == 0:
+			sum.NoProof = append(sum.NoProof, "fault "+f.name+" did not come to happen")
+		case fs.Operations == 0:
+			sum.NoProof = append(sum.NoProof, "fault "+f.name+" met no traffic")
+		}
+	}
+	if sum.Hits < leastHits {
+		sum.NoProof = append(sum.NoProof, fmt.Sprintf("%.1f %% of the cacheable reads were hits: must be at least %.0f %%", 100*sum.Hits, 100*leastHits))
+	}
+	if sum.FillShare < leastFills {
+		sum.NoProof = append(sum.NoProof, fmt.Sprintf("%.1f %% of the fills came from replicas: must be at least %.0f %%", 100*sum.FillShare, 100*leastFills))
+	}
+	if int64(sum.Total) < s.Ops {
+		sum.NoProof = append(sum.NoProof, fmt.Sprintf("the time was over after %d of %d operations", sum.Total, s.Ops))
+	}
+	for _, v := range found {
+		if sum.Violations[v.rule]++; sum.Violations[v.rule] == 1 {
+			sum.Shortest = append(sum.Shortest, v.tell()+during(happened, v.ops))
+		}
+	}
+	return sum
+}
+
+func (v *violation) tell() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %s", v.rule, v.what)
+	for _, o := range v.ops {
+		fmt.Fprintf(&b, "\n    %s", o.tell(v.row))
+	}
+	return b.String()
+}
+
+// during names the faults that overlapped the operations, and how long before the
+// last one's start the others had ended, if that was not long.
+func during(happened map[string][]span, ops []*op) string {
+	if len(ops) == 0 {
+		return ""
+	}
+	var names []string
+	from, last := ops[0].Start, ops[len(ops)-1]
+	for _, name := range slices.Sorted(maps.Keys(happened)) {
+		for _, s := range happened[name] {
+			switch ago := last.Start - s.to; {
+			case s.from <= last.End && from <= s.to && ago < 0:
+				names = append(names, name)
+			case ago >= 0 && ago < int64(3*time.Second):
+				names = append(names, fmt.Sprintf("%.0f ms after %s", seconds(ago)*1e3, name))
+			}
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "\n    " + strings.Join(names, ", ")
+}
+
+// count needs the operations in the order of their starts.
+func (sum *Summary) count(h *history) {
+	first, last := int64(0), int64(0)
+	for i := range h.ops {
+		o := &h.ops[i]
+		if i == 0 {
+			first = o.Start
+		}
+		last = max(last, o.End)
+		if o.Kind.interim() {
+			continue
+		}
+		sum.Total++
+		by := sum.Operations[o.Kind.String()]
+		if by == nil {
+			by = map[string]int{}
+			sum.Operations[o.Kind.String()] = by
+		}
+		by[o.Status.String()]++
+		switch {
+		case o.Kind.writes() && o.has(untold):
+			sum.Untold++
+		case o.Kind.cacheable() && o.Status == done && !o.has(skipped):
+			sum.countRead(h, o)
+		}
+	}
+	for _, w := range h.index().writes {
+		if outcome(w) == unknown {
+			sum.Unknown++
+		}
+	}
+	sum.Seconds = seconds(last - first)
+	sum.PerSecond = float64(sum.Total) / max(sum.Seconds, 1e-9)
+	share := func(of ...source) float64 {
+		n := 0
+		for _, s := range of {
+			n += sum.Sources[s.String()]
+		}
+		return float64(n) / float64(max(sum.Cacheable, 1))
+	}
+	sum.Hits, sum.HitsL1, sum.HitsL2 = share(fromL1, fromL2, fromShared), share(fromL1), share(fromL2)
+	sum.FillShare = float64(sum.FromReplicas) / float64(max(sum.Fills, 1))
+}
+
+func (sum *Summary) countRead(h *history, o *op) {
+	sum.Cacheable++
+	sum.Sources[o.From.String()]++
+	if o.From == fromFill {
+		sum.Fills++
+		if o.has(standby) {
+			sum.FromReplicas++
+		}
+	}
+	if o.From.cached() && within(h.restored, o.Start) {
+		sum.Exempt++
+	}
+}
+
+func (f *FaultSummary) overlap(h *history, sp span) {
+	f.Seconds += seconds(sp.to - sp.from)
+	for i := range h.ops {
+		o := &h.ops[i]
+		if o.Start > sp.to {
+			return
+		}
+		if o.End < sp.from || o.Kind.interim() || o.Kind == kindProbe {
+			continue
+		}
+		f.Operations++
+		if o.Status != done {
+			f.Failed++
+		}
+		f.SlowestMS = max(f.SlowestMS, seconds(o.End-o.Start)*1e3)
+	}
+}
+
+// Print writes it for people.
+func (sum *Summary) Print(out io.Writer) {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "seed\t%d\n", sum.Seed)
+	for _, k := range kindNames {
+		by := sum.Operations[k]
+		if by == nil {
+			continue
+		}
+		fmt.Fprintf(w, "%s", k)
+		for _, s := range statusNames {
+			if by[s] > 0 {
+				fmt.Fprintf(w, "\t%d %s", by[s], s)
+			}
+		}
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintf(w, "in all\t%d operations\t%.0f/s for %v\n", sum.Total, sum.PerSecond, time.Duration(sum.Seconds*1e9).Round(10*time.Millisecond))
+	fmt.Fprintf(w, "instances\t%d\n", sum.Instances)
+	fmt.Fprintf(w, "cacheable reads\t%d\t%.1f %% hits (L1 %.1f %%, L2 %.1f %%)\t%s\n", sum.Cacheable, 100*sum.Hits, 100*sum.HitsL1, 100*sum.HitsL2, list(sum.Sources))
+	fmt.Fprintf(w, "fills\t%d\t%.1f %% from replicas\n", sum.Fills, 100*sum.FillShare)
+	fmt.Fprintf(w, "writes\t%d that Redis may not know of\t%d of unknown outcome\n", sum.Untold, sum.Unknown)
+	fmt.Fprintf(w, "not judged\t%d cached reads while older data of Redis was back\n", sum.Exempt)
+	fmt.Fprintf(w, "bypasses\t%s\n", list(sum.Bypasses))
+	for _, f := range sum.Faults {
+		fmt.Fprintf(w, "fault %s\t%d times, %.1f s\t%d operations, %d failed\tslowest %.0f ms\n", f.Name, f.Times, f.Seconds, f.Operations, f.Failed, f.SlowestMS)
+	}
+	_ = w.Flush()
+	for _, text := range slices.Sorted(maps.Keys(sum.Errors)) {
+		fmt.Fprintf(out, "%4d × %s\n", sum.Errors[text], text)
+	}
+	for _, what := range sum.NoProof {
+		fmt.Fprintln(out, "does not count:", what)
+	}
+	if len(sum.Violations) == 0 {
+		fmt.Fprintln(out, "violations 0")
+		return
+	}
+	for _, rule := range rules {
+		if n := sum.Violations[rule]; n > 0 {
+			fmt.Fprintf(out, "VIOLATIONS of «%s»: %d\n", rule, n)
+		}
+	}
+	for _, text := range sum.Shortest {
+		fmt.Fprintln(out, " ", text)
+	}
+}
+
+func list(counts map[string]int) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%s %d", name, counts[name]))
+	}
+	return strings.Join(parts, ", ")
+}
