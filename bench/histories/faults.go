@@ -26,6 +26,8 @@ var faults = []fault{
 	{"terminate", terminateSessions},
 	{"page", forcePages},
 	{"promote", promoteReplica},
+	{"crash", crashPrimary},
+	{"freeze-primary", freezePrimary},
 }
 
 func faultNames() (names []string) {
@@ -167,6 +169,15 @@ func promoteReplica(ctx context.Context, p *parent) error {
 	if err := p.between(ctx, 10*time.Millisecond, 300*time.Millisecond); err != nil {
 		return err
 	}
+	if err := p.succeed(ctx, from, old, next); err != nil {
+		return err
+	}
+	return p.between(ctx, 100*time.Millisecond, time.Second)
+}
+
+// succeed promotes next in the place of old, which has stopped, and makes all the
+// others its standbys.
+func (p *parent) succeed(ctx context.Context, from int64, old, next *testbed.Node) error {
 	if err := next.Promote(ctx); err != nil {
 		return err
 	}
@@ -179,10 +190,7 @@ func promoteReplica(ctx context.Context, p *parent) error {
 			return err
 		}
 	}
-	if err := old.RestartAsStandby(ctx, next); err != nil {
-		return err
-	}
-	return p.between(ctx, 100*time.Millisecond, time.Second)
+	return old.RestartAsStandby(ctx, next)
 }
 
 // noticed is how long after a promotion a worker may still go by the old primary.
