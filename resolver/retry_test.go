@@ -107,7 +107,7 @@ func TestR08AReadThatLosesThePrimaryGoesWhereItMay(t *testing.T) {
 		return done
 	}
 	sessions := []context.Context{inScope(ctx, "any"), Primary(inScope(ctx, "only"))}
-	any, only := ask(sessions[0]), ask(sessions[1])
+	either, only := ask(sessions[0]), ask(sessions[1])
 	eventually(t, "both to run on the primary", func() bool { return g.node("primary").InFlight == 2 })
 	conn, err := c.Primary().Conn(ctx, g.name)
 	must(t, err)
@@ -119,7 +119,7 @@ func TestR08AReadThatLosesThePrimaryGoesWhereItMay(t *testing.T) {
 	must(t, errors.Join(g.r.Resume("replica1"), g.r.Resume("replica2")))
 	_, err = conn.Exec(ctx, "UPDATE items SET n = 1; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'")
 	must(t, err)
-	if a := <-any; a.err != nil || !a.standby || a.reading != 1 {
+	if a := <-either; a.err != nil || !a.standby || a.reading != 1 {
 		t.Errorf("a read that may go anywhere: standby %v, %d being read, %v", a.standby, a.reading, a.err)
 	}
 	if a := <-only; a.err != nil || a.standby || a.reading != 1 {
