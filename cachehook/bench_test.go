@@ -148,3 +148,23 @@ func hitsOnly(b *testing.B, db *instance) {
 		b.Fatalf("%d queries in %d reads: %+v", n, b.N, db.cache.Stats())
 	}
 }
+
+func BenchmarkMiss(b *testing.B) {
+	for _, mode := range []string{"database", "L1"} {
+		b.Run(mode, func(b *testing.B) {
+			db := benchDB(b, Config{Disabled: mode == "database"})
+			n := 0
+			b.ReportAllocs()
+			for b.Loop() {
+				n++
+				var p product
+				if err := db.Where("price > ?", -n).First(&p, 1).Error; err != nil {
+					b.Fatal(err)
+				}
+			}
+			if hits := db.cache.Stats().L1Hits; hits > 0 {
+				b.Fatalf("%d hits", hits)
+			}
+		})
+	}
+}
