@@ -81,6 +81,7 @@ type Cache struct {
 	floors  positions
 	pending quarantine
 	doubts  doubts
+	recent  recent
 	salt    string
 	markTTL time.Duration
 	off     safeguards  // switched off, in tests
@@ -149,7 +150,8 @@ func (c *Cache) connect() {
 		c.guard.dial = dialOnce(single.Options())
 	}
 	c.witness = newWitness(c.cfg.Redis, prefix+"server", c.cfg.Logger)
-	c.witness.changed = c.serverChanged
+	c.witness.changed, c.witness.missed = c.serverChanged, c.serverMissed
+	r.recent = &c.recent
 	c.guard.doubt = c.witness.doubt
 	names := &rosterStore{
 		client: c.cfg.Redis, key: prefix + "tables", channel: prefix + "tags", instance: c.salt,

@@ -68,6 +68,7 @@ type redisStore struct {
 	channel string // empty: nobody listens
 	tagTTL  time.Duration
 	markTTL time.Duration
+	recent  *recent // what was bumped, or nil
 }
 
 var _ store = (*redisStore)(nil)
@@ -142,6 +143,9 @@ func (r *redisStore) mark(ctx context.Context, tags []string, writer string) err
 }
 
 func (r *redisStore) bump(ctx context.Context, tags []string, writer string) error {
+	if r.recent != nil {
+		r.recent.note(tags, time.Now())
+	}
 	return r.pipelined(ctx, "invalidate", func(p redis.Pipeliner, run runner) {
 		for _, tag := range tags {
 			fresh := mint()

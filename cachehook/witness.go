@@ -25,13 +25,17 @@ const (
 )
 
 // witness looks, regularly and whenever something was wrong with Redis, whether
-// it is the same server still. It remembers nothing itself: who bumped the tags
-// may have ended since.
+// it is the same server still. What counts is the name in Redis: who bumped the
+// tags may have ended since. But between that and the moment at which this process
+// finds the new server too, the old one may still have taken its writes: those are
+// told to the new one again.
 type witness struct {
 	client  redis.UniversalClient
 	key     string
 	changed func() error // the server is another one
+	missed  func() error // it is, and another process has dealt with that before
 	logger  *slog.Logger
+	seen    string    // the server's name at the last look; its own goroutine's
 	refused sync.Once // the log has said that the server does not tell
 
 	// doubts counts what may mean another server; cleared is that number at the
@@ -99,16 +103,29 @@ func (w *witness) look(ctx context.Context) error {
 		return nil
 	case err != nil:
 		return err
+	}
+	moved := w.seen != "" && w.seen != name
+	switch {
+	case name == written && moved:
+		if err := w.missed(); err != nil {
+			return err
+		}
+		fallthrough
 	case name == written:
+		w.seen = name
 		return nil
 	}
-	if written != "" { // a Redis without the name holds nothing of before
+	if written != "" || moved { // a Redis without the name holds nothing of before
 		if err := w.changed(); err != nil {
 			return err
 		}
 		w.logger.Warn("cachehook: Redis is another server than before and may hold older data: all that was cached is invalid")
 	}
-	return w.client.Set(ctx, w.key, name, 0).Err()
+	if err := w.client.Set(ctx, w.key, name, 0).Err(); err != nil {
+		return err
+	}
+	w.seen = name
+	return nil
 }
 
 // names returns the server's name, and the one that is written in it.
@@ -168,6 +185,19 @@ func (c *Cache) serverChanged() error {
 	err := c.store.bump(context.Background(), tags, "")
 	c.release(cells, true) // on an error the doubt stays
 	return err
+}
+
+// serverMissed tells the server again what this process has told another one lately.
+func (c *Cache) serverMissed() error {
+	tags, known := c.recent.tags(time.Now())
+	if !known {
+		return c.serverChanged()
+	}
+	c.mirror.flush()
+	if len(tags) == 0 {
+		return nil
+	}
+	return c.store.bump(context.Background(), tags, "")
 }
 
 // doubtful reports whether what Redis answers cannot be used at present.
