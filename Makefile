@@ -21,7 +21,7 @@ LINT         := $(LINT_DIR)/golangci-lint
 each = @set -e; for module in $(MODULES); do echo "== $(1) (in $$module)"; (cd $$module && $(1)); done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup servers test lint bench fuzz cover histories soak
+.PHONY: help setup servers test lint bench fuzz cover histories soak model trails
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,12 @@ histories: servers ## check histories under faults, and that broken rules are fo
 
 soak: servers ## limits under load while Redis is hung, killed and failed over: waits, windows, time to recover
 	@go run -C bench ./soak -area limits
+
+model: ## check the cache's protocol exhaustively with spin, and that each safeguard is needed
+	@cachehook/model/check
+
+trails: ## write spin's ways to each break anew, for the test that replays them; minutes
+	@cachehook/model/check cachehook/testdata/trails
 
 fuzz: ## each fuzz target for FUZZTIME
 	@set -e; grep -rl --include='*_test.go' '^func Fuzz' . | sort | while read -r file; do \
