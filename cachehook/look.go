@@ -24,8 +24,8 @@ func newRedisStore(client redis.UniversalClient) *redisStore {
 	return r
 }
 
-// promptly returns the client, with its connections and hooks, as one that gives
-// up when a call's context is over: whether that was asked for is the caller's
+// promptly returns the client, with its connections and without its hooks, as one
+// that gives up when a call's context is over: whether that was asked for is the caller's
 // affair, and a call that must be left behind takes a goroutine of its own. It is
 // nil for a client that sets no deadlines at all: those of its connections would
 // stay.
