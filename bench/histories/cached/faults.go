@@ -165,7 +165,7 @@ func (p *parent) parkOnce(ctx context.Context) error {
 // press makes Redis short of memory until ctx ends: it drops results now and
 // then, so that many are read again when replicas have long had the last write.
 func (p *parent) press(ctx context.Context) {
-	for p.between(ctx, 150*time.Millisecond, 600*time.Millisecond) == nil {
+	for p.between(ctx, 300*time.Millisecond, 900*time.Millisecond) == nil {
 		_ = p.dropResults(ctx) // it may be down
 	}
 }

@@ -68,7 +68,7 @@ func (w *worker) scope(ctx context.Context, random *rand.Rand) (s *session, end 
 func (w *worker) readOn(ctx context.Context, random *rand.Rand) {
 	for ctx.Err() == nil {
 		s, end := w.scope(ctx, random)
-		if w.cfg.Scoped && pace(w.pace.Load()) == calm && w.sowing() && random.IntN(4) == 0 {
+		if w.cfg.Scoped && pace(w.pace.Load()) == calm && w.sowing() && random.IntN(8) == 0 {
 			s.writeUnlessQuiet()
 		}
 		for n := 5 + random.IntN(60); n > 0 && ctx.Err() == nil; n-- {

@@ -17,7 +17,7 @@ import (
 // in the rest of it, in which what is stale stays so.
 const (
 	season  = 3 * time.Second
-	sowing  = 350 * time.Millisecond
+	sowing  = 300 * time.Millisecond
 	between = 30 * time.Millisecond // two writes, at most
 )
 
@@ -32,7 +32,7 @@ func (w *worker) writeOn(ctx context.Context, random *rand.Rand) {
 			}
 		}
 		end()
-		for pace(w.pace.Load()) != rush && ctx.Err() == nil && !w.sowing() && random.IntN(30) > 0 {
+		for pace(w.pace.Load()) != rush && ctx.Err() == nil && !w.sowing() && random.IntN(150) > 0 {
 			s.wait(2 * between)
 		}
 	}
