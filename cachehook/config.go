@@ -28,7 +28,9 @@ type Config struct {
 	// and closes it. A [redis.Ring] is refused: it brings old values back.
 	// Twice a second INFO tells whether it is the same server: one that comes
 	// back with older data has everything invalidated before more than half a
-	// second has passed.
+	// second has passed. A [redis.Client] with ContextTimeoutEnabled is asked on
+	// the statement's own goroutine, any other on one that can be left behind at
+	// the Timeout, which takes some microseconds more.
 	Redis redis.UniversalClient
 
 	// L1 is the memory of this process.

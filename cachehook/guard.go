@@ -28,9 +28,8 @@ const (
 
 // guard bounds what a slow or dead Redis costs. A context's deadline does not
 // bound a call of go-redis unless ContextTimeoutEnabled is set, so a call has a
-// goroutine that its caller may leave behind, but for the questions that a client
-// of our own making asks; see promptly. After tripAfter failures in a
-// row nobody calls but one in each pause, which doubles; a success ends that.
+// goroutine that its caller may leave behind, but for the questions to a client
+// where it is; see prompt. After tripAfter failures in a row nobody calls but one in each pause, which doubles; a success ends that.
 // Every operation of this package may arrive late or twice without harm.
 type guard struct {
 	budget time.Duration

@@ -16,7 +16,7 @@ func newRedisStore(client redis.UniversalClient) *redisStore {
 	switch c := client.(type) {
 	case *redis.Client:
 		r.plain = true
-		r.prompt = promptly(c)
+		r.prompt = prompt(c.Options())
 	case *redis.ClusterClient:
 		o := c.Options()
 		r.plain = !o.ReadOnly && !o.RouteByLatency && !o.RouteRandomly
@@ -24,28 +24,20 @@ func newRedisStore(client redis.UniversalClient) *redisStore {
 	return r
 }
 
-// promptly returns the client, with its connections and without its hooks, as one
-// that gives up when a call's context is over: whether that was asked for is the caller's
-// affair, and a call that must be left behind takes a goroutine of its own. It is
-// nil for a client that sets no deadlines at all: those of its connections would
-// stay.
-func promptly(c *redis.Client) *redis.Client {
-	if o := c.Options(); o.ReadTimeout < 0 || o.WriteTimeout < 0 {
-		return nil
-	}
-	// The client reckons its own timeouts from a clock that is up to 50 ms late.
-	prompt := c.WithTimeout(time.Minute)
-	prompt.Options().ContextTimeoutEnabled = true // these are the copy's own
-	return prompt
+// prompt reports whether a call of the client ends when its context does, so that
+// nobody need be able to leave it behind: one that sets deadlines, and was told to
+// mind those of contexts.
+func prompt(o *redis.Options) bool {
+	return o.ContextTimeoutEnabled && o.ReadTimeout >= 0 && o.WriteTimeout >= 0
 }
 
 // look is pipelined for questions. They are not given up before the budget, so
 // that a client which minds the context's deadline needs nobody to leave behind.
 func (r *redisStore) look(ctx context.Context, op string, fill func(p redis.Pipeliner, run runner)) error {
-	if r.prompt == nil || ctx.Done() != nil {
+	if !r.prompt || ctx.Done() != nil {
 		return r.pipelined(ctx, op, fill)
 	}
-	err := r.guard.direct(ctx, func(ctx context.Context) error { return r.send(ctx, r.prompt, fill) })
+	err := r.guard.direct(ctx, func(ctx context.Context) error { return r.send(ctx, fill) })
 	if err != nil {
 		return redisError(op, err)
 	}

@@ -121,9 +121,11 @@ func TestLookupIsGivenUpAtItsBudget(t *testing.T) {
 		<-stuck
 		return nil, errors.New("the test is over")
 	}
-	dialling := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", Dialer: dial, DialerRetries: 1, MaxRetries: -1})
+	dialling := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", Dialer: dial, DialerRetries: 1, MaxRetries: -1, ContextTimeoutEnabled: true})
 	t.Cleanup(func() { _ = dialling.Close() })
-	for name, rdb := range map[string]redis.UniversalClient{"frozen server": clientOf(t, frozen.Addr()), "stuck dialer": dialling} {
+	minding := redis.NewClient(&redis.Options{Addr: frozen.Addr(), ReadTimeout: time.Minute, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = minding.Close() })
+	for name, rdb := range map[string]redis.UniversalClient{"frozen server": minding, "stuck dialer": dialling} {
 		g := newGuard(budget, slog.New(slog.DiscardHandler))
 		r := newRedisStore(rdb)
 		r.guard = g
@@ -142,30 +144,40 @@ func TestLookupIsGivenUpAtItsBudget(t *testing.T) {
 		if took < budget || took > budget+20*time.Second { // a busy machine; go-redis itself would wait for much longer
 			t.Errorf("%s: given up after %v, want %v", name, took, budget)
 		}
-		if single := rdb.(*redis.Client); single.Options().ContextTimeoutEnabled {
-			t.Errorf("%s: the caller's own client was changed", name)
+		if !r.prompt {
+			t.Errorf("%s: took a goroutine", name)
 		}
 		g.stop()
 	}
 }
 
-func TestClientsThatSetNoDeadlinesGetNone(t *testing.T) {
+func TestOnlyClientsThatMindTheContextAreCalledWithoutAGoroutine(t *testing.T) {
 	t.Parallel()
-	for timeout, want := range map[time.Duration]bool{0: true, time.Second: true, -1: true, -2: false} {
-		rdb := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", ReadTimeout: timeout})
+	for _, tt := range []struct {
+		name string
+		o    redis.Options
+		want bool
+	}{
+		{"as usual", redis.Options{}, false},
+		{"told to", redis.Options{ContextTimeoutEnabled: true}, true},
+		{"that has no timeouts of its own", redis.Options{ContextTimeoutEnabled: true, ReadTimeout: -1}, true},
+		{"that sets no deadlines", redis.Options{ContextTimeoutEnabled: true, ReadTimeout: -2}, false},
+	} {
+		tt.o.Addr = "127.0.0.1:1"
+		rdb := redis.NewClient(&tt.o)
 		t.Cleanup(func() { _ = rdb.Close() })
-		if got := newRedisStore(rdb).prompt != nil; got != want {
-			t.Errorf("ReadTimeout %d: a client that ends with its context: %v, want %v", timeout, got, want)
+		if got := newRedisStore(rdb).prompt; got != tt.want {
+			t.Errorf("a client %s: %v, want %v", tt.name, got, tt.want)
 		}
 	}
 	replicas := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}, ReadOnly: true})
 	t.Cleanup(func() { _ = replicas.Close() })
-	if r := newRedisStore(replicas); r.plain || r.prompt != nil {
+	if r := newRedisStore(replicas); r.plain || r.prompt {
 		t.Error("tags would be read from replicas")
 	}
 	masters := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}})
 	t.Cleanup(func() { _ = masters.Close() })
-	if r := newRedisStore(masters); !r.plain || r.prompt != nil {
+	if r := newRedisStore(masters); !r.plain || r.prompt {
 		t.Error("a Cluster's masters can be asked plainly, and take a goroutine")
 	}
 }

@@ -61,8 +61,8 @@ return 1`)
 // redisStore is the store on Redis.
 type redisStore struct {
 	client  redis.UniversalClient
-	prompt  *redis.Client // client, but for calls that end with their context; or nil
-	plain   bool          // client reads from masters alone
+	prompt  bool // the client's calls end with their context
+	plain   bool // the client reads from masters alone
 	guard   *guard
 	prefix  string // of all keys
 	channel string // empty: nobody listens
@@ -79,27 +79,27 @@ func (r *redisStore) entryKey(name string) string { return r.prefix + "e:" + nam
 // pipelined runs the commands that fill adds in one round trip, and once more
 // with the scripts' source where a server has not got them.
 func (r *redisStore) pipelined(ctx context.Context, op string, fill func(p redis.Pipeliner, run runner)) error {
-	err := r.guard.do(ctx, func(ctx context.Context) error { return r.send(ctx, r.client, fill) })
+	err := r.guard.do(ctx, func(ctx context.Context) error { return r.send(ctx, fill) })
 	if err != nil {
 		return redisError(op, err)
 	}
 	return nil
 }
 
-func (r *redisStore) send(ctx context.Context, client redis.UniversalClient, fill func(redis.Pipeliner, runner)) error {
-	err := r.pipe(ctx, client, fill, (*redis.Script).EvalSha)
+func (r *redisStore) send(ctx context.Context, fill func(redis.Pipeliner, runner)) error {
+	err := r.pipe(ctx, fill, (*redis.Script).EvalSha)
 	if err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
-		err = r.pipe(ctx, client, fill, (*redis.Script).Eval)
+		err = r.pipe(ctx, fill, (*redis.Script).Eval)
 	}
 	return err
 }
 
 type runner func(s *redis.Script, key string, args ...any) *redis.Cmd
 
-func (r *redisStore) pipe(ctx context.Context, client redis.UniversalClient, fill func(redis.Pipeliner, runner),
+func (r *redisStore) pipe(ctx context.Context, fill func(redis.Pipeliner, runner),
 	run func(*redis.Script, context.Context, redis.Scripter, []string, ...any) *redis.Cmd,
 ) error {
-	p := client.Pipeline()
+	p := r.client.Pipeline()
 	fill(p, func(s *redis.Script, key string, args ...any) *redis.Cmd {
 		return run(s, ctx, p, []string{key}, args...)
 	})
