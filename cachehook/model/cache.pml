@@ -383,12 +383,10 @@ fly:
 		under = (marked -> 0 : under);
 #endif
 		skip;
-#ifndef FILL_AFTER_ANSWER
 		if
 		:: under != 0 && !differs(at[i].mirror, under) -> put1(under, ver); printf("fill r%d\n", r)
 		:: else
 		fi;
-#endif
 landed:
 		flight[r] = 0;
 #if READERS > 2
@@ -405,12 +403,6 @@ landed:
 		need = 0
 	};
 	atomic {
-#ifdef FILL_AFTER_ANSWER
-		if
-		:: under != 0 && !differs(at[i].mirror, under) -> put1(under, ver); printf("fill r%d\n", r)
-		:: else
-		fi;
-#endif
 		if
 		:: under != 0 -> l2 = under; l2ver = ver; printf("put r%d %d\n", r, ver)
 		:: true
