@@ -115,9 +115,9 @@ func showCache(ctx context.Context, s settings, asJSON bool) (good bool, err err
 	return len(sum.Violations) == 0 && len(sum.NoProof) == 0, nil
 }
 
-func show(sum any, asJSON bool, print func(io.Writer)) {
+func show(sum any, asJSON bool, write func(io.Writer)) {
 	if !asJSON {
-		print(os.Stdout)
+		write(os.Stdout)
 		return
 	}
 	enc := json.NewEncoder(os.Stdout)

@@ -18,14 +18,15 @@ const (
 	focusFor = 1500 * time.Millisecond
 )
 
-// Item and Stock are the cached tables' rows.
 type (
+	// Item is a row of the first cached table.
 	Item struct {
 		ID      uint16 `gorm:"primaryKey;autoIncrement:false"`
 		Grp     int8
 		Version uint32
 		Writer  uint32
 	}
+	// Stock is a row of the second.
 	Stock struct {
 		ID      uint16 `gorm:"primaryKey;autoIncrement:false"`
 		Grp     int8
