@@ -22,8 +22,7 @@ type trips struct {
 	made []string
 }
 
-// dial connects a client whose writes are noted. Its hooks would not do: not all
-// that the cache sends passes them.
+// dial connects a client whose writes are noted.
 func (h *trips) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 	return &notedConn{conn, h}, err
