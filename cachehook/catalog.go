@@ -1,8 +1,6 @@
 package cachehook
 
 import (
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/gorminfra/infra/internal/sqltext"
@@ -19,9 +17,29 @@ const (
 // tablePrefix leads the tags of tables.
 const tablePrefix = "table:"
 
-// tableTag is a table's tag. Schemas and case are dropped: tables of one name
-// share a tag, and are invalidated together.
+// A table has three kinds of tags. Its own one is bumped by each write, and what
+// reads many of its rows depends on it. A row has one, and the table as a whole:
+// what is read by primary key depends on those two. A write of rows whose keys are
+// known bumps the rows, others bump the whole.
 func tableTag(name string) string { return tablePrefix + strings.ToLower(name) }
+
+// rowMark parts a row from its table in a tag; with no row behind it is the whole.
+const rowMark = "\x01"
+
+func wholeTag(table string) string { return table + rowMark }
+
+func rowTag(table, key string) string { return table + rowMark + key }
+
+// tableOf returns the table's own tag.
+func tableOf(tag string) string {
+	table, _, _ := strings.Cut(tag, rowMark)
+	return table
+}
+
+// isTable reports whether a tag is a table's own.
+func isTable(tag string) bool {
+	return strings.HasPrefix(tag, tablePrefix) && !strings.Contains(tag, rowMark)
+}
 
 // catalog is what the database says of its relations, at one time. It is
 // immutable.
@@ -51,6 +69,8 @@ type relation struct {
 	temporary    bool
 	never        string             // why it cannot be cached, or ""
 	root         string             // tag: its own, or that of its whole family of partitions
+	family       bool               // it has partitions, children or parents
+	key          []keyColumn        // its primary key, when the values of all its columns can be told apart
 	text         *sqltext.Statement // a view's definition
 	reads        []*relation        // a view's
 	onDelete     []*relation        // tables that foreign keys change with it
@@ -108,10 +128,6 @@ func (c *catalog) read(t sqltext.Table) *relation {
 	return nil
 }
 
-// edges are what a program declares: a write of a table that also changes
-// others, by a trigger. A table that is named there is understood.
-type edges map[string][]string
-
 // identify writes down which relations the names stand for.
 func (c *catalog) identify(b []byte, tables []sqltext.Table) []byte {
 	for _, t := range tables {
@@ -121,126 +137,4 @@ func (c *catalog) identify(b []byte, tables []sqltext.Table) []byte {
 		b = appendString(appendString(b, t.Schema), t.Name)
 	}
 	return b
-}
-
-// writeWalk collects the tags of everything that a write changes.
-type writeWalk struct {
-	catalog    *catalog
-	declared   edges
-	tags       map[string]struct{}
-	seen       map[any]change // by relation, or by name where there is none
-	understood bool
-}
-
-// visit reports whether the kind of change is new for what key stands for.
-func (w *writeWalk) visit(key any, kind change) bool {
-	if before, ok := w.seen[key]; ok && before >= kind {
-		return false
-	}
-	w.seen[key] = kind
-	return true
-}
-
-func (w *writeWalk) table(t sqltext.Table, kind change) {
-	w.tags[tableTag(t.Name)] = struct{}{}
-	found := w.catalog.find(t)
-	for _, r := range found {
-		w.relation(r, kind)
-	}
-	if len(found) == 0 && w.visit(t.Name, kind) {
-		w.edges(t.Name)
-		w.understood = w.understood && w.catalog.trusting
-	}
-}
-
-func (w *writeWalk) relation(r *relation, kind change) {
-	if !w.visit(r, kind) {
-		return
-	}
-	w.tags[tableTag(r.name)] = struct{}{}
-	if r.root != "" {
-		w.tags[r.root] = struct{}{}
-	}
-	if r.triggers && !w.edges(r.name) {
-		w.understood = false
-	} else {
-		w.edges(r.name)
-	}
-	for _, base := range r.reads { // an updatable view writes to its tables
-		w.relation(base, kind)
-	}
-	// What a foreign key does to a child may go on from there.
-	if kind == deletes || kind == changes {
-		for _, child := range r.onDelete {
-			w.relation(child, changes)
-		}
-	}
-	if kind == updates || kind == changes {
-		for _, child := range r.onUpdate {
-			w.relation(child, changes)
-		}
-	}
-}
-
-// edges follows what is declared of a table, and reports whether anything is.
-func (w *writeWalk) edges(table string) bool {
-	others, declared := w.declared[strings.ToLower(table)]
-	for _, other := range others {
-		w.table(sqltext.Table{Name: other}, changes)
-	}
-	return declared
-}
-
-// changeOf says which actions of foreign keys a statement can set off.
-func changeOf(st *sqltext.Statement) change {
-	if len(st.Writes) != 1 {
-		return changes
-	}
-	switch st.Operation {
-	case sqltext.Insert:
-		shape := strings.ToLower(st.Shape)
-		if !strings.HasPrefix(shape, "insert into") || strings.Contains(shape, "on conflict") || strings.Contains(shape, "on duplicate") {
-			return changes
-		}
-		return inserts
-	case sqltext.Update:
-		return updates
-	case sqltext.Delete:
-		return deletes
-	}
-	return changes
-}
-
-// writeTags returns the tags that a transaction's statements have to bump. A nil
-// catalogue understands nothing.
-func (c *catalog) writeTags(statements []*sqltext.Statement, declared edges) (tags []string, schema bool) {
-	set := make(map[string]struct{})
-	understood := c != nil
-	for _, st := range statements {
-		if st.Opaque || st.Multiple || st.Operation == sqltext.Unknown || st.Operation == sqltext.DDL {
-			set[schemaTag], schema = struct{}{}, true
-		}
-		if st.Opaque || st.Operation == sqltext.Unknown || len(st.Writes) == 0 {
-			understood = false
-		}
-		if c == nil {
-			continue
-		}
-		understood = understood && !c.actsUnseen(st)
-		w := writeWalk{catalog: c, declared: declared, tags: set, seen: make(map[any]change), understood: understood}
-		kind := changeOf(st)
-		for _, t := range st.Writes {
-			w.table(t, kind)
-		}
-		understood = w.understood
-	}
-	if !understood {
-		set[everyTag] = struct{}{}
-	}
-	for _, st := range statements {
-		for _, t := range st.Writes { // also where the catalogue is not known
-			set[tableTag(t.Name)] = struct{}{}
-		}
-	}
-	return slices.Sorted(maps.Keys(set)), schema
 }

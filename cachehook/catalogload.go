@@ -93,16 +93,27 @@ func (l *librarian) loadNow() {
 			return
 		}
 		c.loaded = began
-		l.present.Store(c)
-		if l.version.Load() == version {
+		if l.keep(c, version) {
 			return
 		}
-		l.present.CompareAndSwap(c, nil)
 	}
+}
+
+// keep makes c the catalogue unless what it was read from has been forgotten.
+func (l *librarian) keep(c *catalog, version uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.version.Load() != version {
+		return false
+	}
+	l.present.Store(c)
+	return true
 }
 
 // forget drops the catalogue, after DDL.
 func (l *librarian) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.version.Add(1)
 	l.present.Store(nil)
 }

@@ -82,7 +82,7 @@ func TestTransactionThatEndsUnseenLeavesNothingStale(t *testing.T) {
 				}))
 				equal(t, "after COMMIT", a.price(t, 1), 77)
 				equal(t, "hits while the outcome was open", a.seen.count(hook.L1)+a.seen.count(hook.L2), 0)
-				equal(t, "tags in doubt", a.cache.Stats().InDoubt, 1)
+				equal(t, "tags are in doubt", a.cache.Stats().InDoubt > 0, true)
 				for _, r := range readers[1:] { // at most a lease later
 					eventually(t, "the other instance reads what was committed", 3*time.Second, func() bool { return r.price(t, 1) == 77 })
 				}
@@ -126,7 +126,7 @@ func doubtIsRenewed(t *testing.T, cfg Config) {
 		t.Errorf("the doubt ended %v after the last write, want at least %v", took, long)
 	}
 	equal(t, "tags in doubt", db.cache.Stats().InDoubt, 0)
-	pin := db.cache.mirror.cell(tableTag("products"), true)
+	pin := db.cache.mirror.cell(db.table(t, "products"), true)
 	equal(t, "holds left", pin.busy.Load(), 0)
 }
 

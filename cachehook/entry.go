@@ -2,6 +2,7 @@ package cachehook
 
 import (
 	"math"
+	"strings"
 	"time"
 )
 
@@ -31,6 +32,8 @@ type entry struct {
 const (
 	entryOverhead = 96 + 64
 	depBytes      = 24
+	// rowBytes is what the tag of a row holds, which few entries have in common.
+	rowBytes = 128
 )
 
 // rounded is a size as the allocator rounds it, on the average.
@@ -40,6 +43,9 @@ func newEntry(value any, size int, cells []*cell, stamps []stamp, expires int64)
 	e := &entry{value: value, deps: make([]dep, len(cells)), expires: expires, read: int64(time.Since(started))}
 	for i, c := range cells {
 		e.deps[i] = dep{c, stamps[i]}
+		if !c.pinned && strings.Contains(c.tag, rowMark) {
+			size += rowBytes
+		}
 	}
 	e.bytes = bytesOf(entryOverhead + size + depBytes*len(cells))
 	return e
@@ -94,12 +100,13 @@ func (e *entry) overtaken(m *mirror) bool {
 	return false
 }
 
-// carries reports whether the entry was made under these stamps.
+// carries reports whether the entry was made under these stamps, or the first of
+// them if it depends on less.
 func (e *entry) carries(stamps []stamp) bool {
-	if len(e.deps) != len(stamps) {
+	if len(e.deps) > len(stamps) {
 		return false
 	}
-	for i := range stamps {
+	for i := range e.deps {
 		if e.deps[i].stamp != stamps[i] {
 			return false
 		}

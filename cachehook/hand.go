@@ -148,24 +148,56 @@ func (c *Cache) Invalidate(ctx context.Context, tags ...string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return c.invalidate(compactTags(foldTags(tags)))
+	var tables, own []string
+	for _, tag := range foldTags(tags) {
+		if name, ok := strings.CutPrefix(tag, tablePrefix); ok {
+			tables = append(tables, name)
+		} else {
+			own = append(own, tag)
+		}
+	}
+	return c.invalidate(compactTags(append(own, c.tagsOfTables(ctx, tables)...)))
 }
 
 // InvalidateTables is what a write of the tables does: for programs that write
 // past the plugin.
 func (c *Cache) InvalidateTables(ctx context.Context, tables ...string) error {
+	return c.invalidate(compactTags(c.tagsOfTables(ctx, tables)))
+}
+
+// tagsOfTables returns what a write of the whole tables bumps.
+func (c *Cache) tagsOfTables(ctx context.Context, tables []string) (tags []string) {
+	if len(tables) == 0 {
+		return nil
+	}
 	cat := c.catalog.get(ctx, c.hub.Load() != nil)
-	var tags []string
 	for _, name := range tables {
-		schema, table, qualified := strings.Cut(name, ".")
-		if !qualified {
-			schema, table = "", name
-		}
-		st := &sqltext.Statement{Operation: sqltext.Truncate, Writes: []sqltext.Table{{Schema: schema, Name: table}}}
-		more, _ := cat.writeTags([]*sqltext.Statement{st}, c.cfg.Affects)
+		st := &sqltext.Statement{Operation: sqltext.Truncate, Writes: []sqltext.Table{tableNamed(name)}}
+		more, _ := cat.writeTags(written{statements: []*sqltext.Statement{st}}, c.cfg.Affects)
 		tags = append(tags, more...)
 	}
-	return c.invalidate(compactTags(tags))
+	return tags
+}
+
+// ownTags resolves the tags of tables among a caller's own; known is false when
+// one is not known.
+func (c *Cache) ownTags(tags []string, cat *catalog) (resolved []string, known bool) {
+	if !slices.ContainsFunc(tags, isTable) {
+		return tags, true
+	}
+	for _, tag := range tags {
+		name, table := strings.CutPrefix(tag, tablePrefix)
+		if !table {
+			resolved = append(resolved, tag)
+			continue
+		}
+		more, why := cat.tableTags(name, c.cfg.Functions)
+		if why != "" {
+			return nil, false
+		}
+		resolved = append(resolved, more...)
+	}
+	return compactTags(resolved), true
 }
 
 // usable reports whether anything is cached at present.

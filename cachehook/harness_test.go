@@ -274,6 +274,16 @@ func (i *instance) setPrice(t testing.TB, id, price int64) {
 	}
 }
 
+// table is the tag of a table.
+func (i *instance) table(t testing.TB, name string) string {
+	t.Helper()
+	tags, why := i.cache.catalog.get(context.Background(), true).tableTags(name, nil)
+	if why != "" || len(tags) != 1 {
+		t.Fatalf("tags of %s: %v %s", name, tags, why)
+	}
+	return tags[0]
+}
+
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, within time.Duration, ok func() bool) {
 	t.Helper()

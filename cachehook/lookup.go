@@ -27,6 +27,37 @@ type query struct {
 
 	now      int64  // when it began, on the cache's clock; 0: now
 	sessions uint32 // Cache.sessions when the query began; of rows
+
+	// Of rows: what cells and tags are made of by expand. They begin with the plan's.
+	plan     *plan
+	own      []string // the caller's tags
+	args     []any
+	expanded bool
+	// rows is how many rows are asked for by primary key, 0 if not so. When all are
+	// found the last cell, the table's own, does not count: none can be added.
+	rows   int
+	pruned bool // it has been left out
+}
+
+// depends returns how many of the query's cells a value depends on; ok is false
+// when it would depend on one that has been left out.
+func (q *query) depends(value any) (n int, ok bool) {
+	set, _ := value.(*rowset)
+	all := set != nil && int(set.rows) >= q.rows
+	switch {
+	case q.rows == 0:
+		return len(q.cells), true
+	case q.pruned:
+		return len(q.cells), all
+	case all:
+		return len(q.cells) - 1, true
+	}
+	return len(q.cells), true
+}
+
+// fits reports whether an entry that depends on n cells may be one of the query.
+func (q *query) fits(n int) bool {
+	return n == len(q.cells) || q.rows > 0 && !q.pruned && n == len(q.cells)-1
 }
 
 // level says where an entry was found.
@@ -66,20 +97,25 @@ func (c *Cache) find(ctx context.Context, q *query) standing {
 		}
 		now = c.now()
 	}
-	for _, cell := range q.cells {
-		if cell.busy.Load() != 0 {
-			return standing{primary: true}
-		}
-	}
 	e := c.memory.get(q.key)
 	if e != nil && now >= e.expires+int64(q.stale) {
 		c.memory.remove(q.key, e)
 		e, why = nil, missExpired
 	}
-	if c.trusted() && (q.after == 0 || c.channel.proof.Load() > q.after) {
-		if e != nil && e.current(c.mirror) {
-			return standing{entry: e, level: inMemory, now: now}
+	trusted := c.trusted() && (q.after == 0 || c.channel.proof.Load() > q.after)
+	if trusted && e != nil && e.current(c.mirror) {
+		return standing{entry: e, level: inMemory, now: now}
+	}
+	if e != nil && !trusted {
+		q.adopt(e)
+	}
+	c.expand(q)
+	for _, cell := range q.cells {
+		if cell.busy.Load() != 0 {
+			return standing{primary: true}
 		}
+	}
+	if trusted {
 		if stamps, known := c.present(q.cells); known {
 			if e != nil {
 				why = missInvalidated
@@ -91,10 +127,14 @@ func (c *Cache) find(ctx context.Context, q *query) standing {
 		return standing{}
 	}
 	own := *q
+	own.args = nil
 	own.key = bytes.Clone(q.key) // its buffer may be gone when the question is asked
 	name := string(q.key)
 	if q.kind == kindBlob { // the key of a value by hand may not hold its tags
 		name += strings.Join(q.tags, tagSeparator)
+	}
+	if q.pruned {
+		name += rowMark // it asks for fewer stamps
 	}
 	began := time.Now()
 	s, ok := c.batches.ask(ctx, name, func() standing { return c.ask(ctx, &own, e, why) })
@@ -146,7 +186,7 @@ func (c *Cache) ask(ctx context.Context, q *query, e *entry, why missReason) sta
 	for i, cell := range q.cells {
 		c.mirror.learn(cell, questions[i], a.stamps[i])
 	}
-	if e != nil && e.carries(a.stamps) {
+	if e != nil && q.fits(len(e.deps)) && e.carries(a.stamps) {
 		return standing{entry: e, level: inMemory}
 	}
 	if e != nil {
@@ -167,14 +207,17 @@ func (c *Cache) fromPayload(q *query, a answer, stamps []stamp, asked int64, why
 		return nil, why
 	}
 	p, err := decode(a.data)
-	if err == nil && (p.kind != q.kind || !slices.Equal(p.tags, q.tags)) {
+	if err == nil && q.rows > 0 && !q.fits(len(p.tags)) {
+		return nil, missInvalidated // of another number of cells: what was found before is not, or the reverse
+	}
+	if err == nil && (p.kind != q.kind || !q.fits(len(p.tags)) || !slices.Equal(p.tags, q.tags[:len(p.tags)])) {
 		err = errCorruptMismatch
 	}
 	if err != nil {
 		c.counts.unreadable(err)
 		return nil, missCorrupt
 	}
-	if !slices.Equal(p.stamps, stamps) {
+	if stamps = stamps[:len(p.stamps)]; !slices.Equal(p.stamps, stamps) {
 		return nil, missInvalidated
 	}
 	var value any = p.blob
@@ -184,7 +227,7 @@ func (c *Cache) fromPayload(q *query, a answer, stamps []stamp, asked int64, why
 		p.rows.mixed = q.mixed
 	}
 	l1, _ := c.lives(q, value)
-	e := newEntry(value, size, q.cells, stamps, asked+int64(min(a.ttl-q.stale, l1)))
+	e := newEntry(value, size, q.cells[:len(stamps)], stamps, asked+int64(min(a.ttl-q.stale, l1)))
 	e.cost = p.cost
 	return e, why
 }
@@ -213,9 +256,11 @@ func (c *Cache) lives(q *query, value any) (l1, l2 time.Duration) {
 // what is left to do for L2. began is the time before the database was asked.
 func (c *Cache) fill(q *query, stamps []stamp, value any, size int, began int64, p *payload) (*entry, func()) {
 	l1, l2 := c.lives(q, value)
-	e := newEntry(value, size, q.cells, stamps, began+int64(l1))
+	n, sound := q.depends(value)
+	stamps = stamps[:n]
+	e := newEntry(value, size, q.cells[:n], stamps, began+int64(l1))
 	e.cost = costOf(c.now() - began)
-	if l1 < 0 {
+	if l1 < 0 || !sound {
 		q.tally.refused[fillNotFound].Add(1)
 		return e, nil
 	}
@@ -241,7 +286,7 @@ func (c *Cache) fill(q *query, stamps []stamp, value any, size int, began int64,
 	}
 	name := l2Name(q.key)
 	return e, func() {
-		p.tags, p.stamps, p.cost = q.tags, stamps, e.cost
+		p.tags, p.stamps, p.cost = q.tags[:n], stamps, e.cost
 		data, ok := p.encode(c.cfg.L2.CompressAbove)
 		// Redis counts from when it takes the command.
 		left := l2 + q.stale - time.Duration(c.now()-began) - min(c.cfg.Timeout, l2/20)
@@ -259,7 +304,7 @@ func (c *Cache) fill(q *query, stamps []stamp, value any, size int, began int64,
 // and tells how long it waited for Redis. Where there is nothing why is made what
 // the query lacks.
 func (c *Cache) again(q *query, stamps []stamp, asked bool, why *missReason) (*entry, level, time.Duration) {
-	if e := c.memory.get(q.key); e != nil && c.now() < e.expires+int64(q.stale) && e.carries(stamps) {
+	if e := c.memory.get(q.key); e != nil && c.now() < e.expires+int64(q.stale) && q.fits(len(e.deps)) && e.carries(stamps) {
 		if _, typed := e.value.(*snapshot); !typed || !q.mixed {
 			return e, inMemory, 0
 		}

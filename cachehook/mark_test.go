@@ -57,7 +57,7 @@ func TestC02NothingIsServedOrFilledWhileAMarkStands(t *testing.T) {
 	equal(t, "a's fills while the mark stood", a.cache.Stats().Fills, 0)
 	equal(t, "b", b.price(t, 1), 77)
 	equal(t, "a", a.price(t, 1), 77)
-	marks, err := rdb.HLen(context.Background(), "infra:"+name+":cache:t:table:products").Result()
+	marks, err := rdb.HLen(context.Background(), "infra:"+name+":cache:t:"+a.table(t, "products")).Result()
 	must(t, err)
 	equal(t, "fields of the tag, marks included", marks, 1)
 }
@@ -98,7 +98,7 @@ func TestC02AutocommitWritesMark(t *testing.T) {
 	ready(t, db)
 	var fields int64
 	beforeCommit(t, db, func() {
-		fields, _ = rdb.HLen(context.Background(), "infra:"+name+":cache:t:table:products").Result()
+		fields, _ = rdb.HLen(context.Background(), "infra:"+name+":cache:t:"+db.table(t, "products")).Result()
 	})
 	db.price(t, 1)
 	must(t, db.Exec("UPDATE products SET price = 3 WHERE id = 1").Error)

@@ -34,26 +34,27 @@ type mirrorShard struct {
 
 // cell is one tag in the mirror.
 type cell struct {
-	tag    string
-	pinned bool // a table's: never evicted
-	listed bool // a table's: used only while the roster admits it; see roster.go
-
-	// admitted is the roster's admission under which the tag may be used.
-	admitted atomic.Uint64
-
-	// state is replaced, never changed: a pointer that was loaded before a
-	// question to Redis and is still there after the answer says that nothing
-	// touched the tag in between.
-	state atomic.Pointer[tagState]
+	tag string
 
 	// busy counts the own writes between BeforeCommit and their stamp, and
 	// those that could not tell Redis yet. While there is one nothing is served
 	// or filled under the tag.
 	busy atomic.Int32
 
+	// admitted is the roster's admission under which the tag may be used.
+	admitted atomic.Uint32
+
 	// dead: evicted. Messages do not reach the cell any more, so that nothing
 	// in it counts.
 	dead atomic.Bool
+
+	pinned bool // a table's: never evicted
+	listed bool // a table's: used only while the roster admits it; see roster.go
+
+	// state is replaced, never changed: a pointer that was loaded before a
+	// question to Redis and is still there after the answer says that nothing
+	// touched the tag in between.
+	state atomic.Pointer[tagState]
 
 	// tally counts what concerns the table; nil: nobody has asked for it.
 	tally atomic.Pointer[tally]
@@ -109,7 +110,7 @@ func (m *mirror) cell(tag string, pinned bool) *cell {
 	if c != nil { // loose until now: the new one starts afresh
 		m.evict(sh, c)
 	}
-	c = &cell{tag: tag, pinned: pinned, listed: listedTag(tag)}
+	c = &cell{tag: tag, pinned: pinned, listed: isTable(tag)}
 	m.forget(c)
 	if !pinned {
 		sh.makeRoom(m)

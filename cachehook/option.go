@@ -85,8 +85,8 @@ func Table(name string) string { return tableTag(name) }
 
 // checkTag reports a tag that cannot be used.
 func checkTag(tag string) error {
-	if tag == "" || tag == everyTag || tag == schemaTag || tag == serverTag || strings.Contains(tag, tagSeparator) {
-		return fmt.Errorf("cachehook: tag %q: must not be empty, %q, %q, %q or contain a zero byte", tag, everyTag, schemaTag, serverTag)
+	if tag == "" || tag == everyTag || tag == schemaTag || tag == serverTag || strings.ContainsAny(tag, tagSeparator+rowMark) {
+		return fmt.Errorf("cachehook: tag %q: must not be empty, %q, %q, %q or contain a byte of value 0 or 1", tag, everyTag, schemaTag, serverTag)
 	}
 	return nil
 }

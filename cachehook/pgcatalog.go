@@ -49,6 +49,43 @@ const pgFunctions = `SELECT n.nspname, p.proname, pg_catalog.bool_or(p.provolati
 	FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 	WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') GROUP BY 1, 2`
 
+// The columns of primary keys with their types, and whether different bytes are
+// different values.
+const pgKeys = `SELECT i.indrelid::bigint, a.attname, CASE WHEN t.typtype = 'b' AND t.typnamespace = 'pg_catalog'::regnamespace THEN t.typname ELSE '' END,
+	coalesce(l.collisdeterministic, true)
+	FROM pg_catalog.pg_index i CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, n)
+	JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+	LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+	WHERE i.indisprimary AND i.indisvalid AND k.n <= i.indnkeyatts ORDER BY 1, k.n`
+
+func readKeys(ctx context.Context, q querier, byOID map[int64]*relation) error {
+	hopeless := make(map[*relation]bool)
+	err := each(ctx, q, pgKeys, func(scan func(...any) error) error {
+		var of int64
+		var column, typ string
+		var exact bool
+		if err := scan(&of, &column, &typ, &exact); err != nil {
+			return err
+		}
+		r := byOID[of]
+		if r == nil {
+			return nil
+		}
+		kind := map[string]keyKind{
+			"int2": keyInteger, "int4": keyInteger, "int8": keyInteger, "uuid": keyUUID, "text": keyText, "varchar": keyText,
+		}[typ]
+		if kind == 0 || !exact {
+			hopeless[r] = true
+		}
+		r.key = append(r.key, keyColumn{column, kind})
+		return nil
+	})
+	for r := range hopeless {
+		r.key = nil
+	}
+	return err
+}
+
 // readPostgres reads what is needed of Postgres' catalogue.
 func readPostgres(ctx context.Context, q querier) (*catalog, error) {
 	c := &catalog{relations: make(map[string][]*relation), functions: make(map[string]function)}
@@ -114,6 +151,9 @@ func readPostgres(ctx context.Context, q querier) (*catalog, error) {
 		return nil, err
 	}
 	uniteFamilies(family)
+	if err := readKeys(ctx, q, byOID); err != nil {
+		return nil, err
+	}
 	if err := c.readFunctions(ctx, q, byOID); err != nil {
 		return nil, err
 	}
@@ -132,7 +172,7 @@ func (r *relation) describe(kind, persistence string, policies bool, definition 
 		r.never = "table " + r.name + " belongs to another server"
 	}
 	if r.view = kind == "v"; !r.view {
-		r.root = tableTag(r.name)
+		r.root = tablePrefix + r.schema + "." + r.name
 		return
 	}
 	r.text = sqltext.Parse(definition)
@@ -164,7 +204,7 @@ func uniteFamilies(edges [][2]*relation) {
 		}
 	}
 	for r, all := range families {
-		r.root = all[0].root
+		r.root, r.family = all[0].root, true
 		if all[0] != r {
 			continue
 		}

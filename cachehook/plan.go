@@ -3,6 +3,7 @@ package cachehook
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -21,6 +22,8 @@ type plan struct {
 	why     string // why it cannot be cached, or ""
 	terms   terms  // of the rules, if they are for all its tables
 	ruled   bool
+
+	relation *relation // whose rows it asks for by primary key, or nil
 }
 
 const planSlots = 1024 // a power of two
@@ -50,6 +53,9 @@ func (c *Cache) plan(sql string, text *sqltext.Statement, cat *catalog) *plan {
 		}
 		sum := sha256.Sum256(lead) // each entry in memory holds its key
 		p.lead = append([]byte{'q'}, sum[:]...)
+		if r := cat.lookup(text); r != nil && len(tables) == 1 && tables[0] == r.root {
+			p.relation = r
+		}
 	}
 	slot.Store(p)
 	return p
@@ -74,16 +80,67 @@ func (c *Cache) tableCells(tables []string) ([]*cell, []string) {
 	return cells, tags
 }
 
-// withTags returns the plan's cells and tags with the caller's own behind.
-func (c *Cache) withTags(p *plan, own []string) ([]*cell, []string) {
-	if len(own) == 0 {
-		return p.cells, p.tags
+// expand gives a query of a plan all that it depends on: with the rows of a
+// look-up by primary key, where the table's own tag, which counts only for what was
+// not found, comes last; and with the caller's own tags.
+func (c *Cache) expand(q *query) {
+	p := q.plan
+	if p == nil || q.expanded {
+		return
 	}
-	cells, tags := p.cells[:len(p.cells):len(p.cells)], p.tags[:len(p.tags):len(p.tags)]
-	for _, t := range own {
-		cells, tags = append(cells, c.mirror.cell(t, c.pins(t))), append(tags, t)
+	q.expanded = true
+	if p.relation == nil && len(q.own) == 0 {
+		return
 	}
-	return cells, tags
+	tags := p.tags[:len(p.tags):len(p.tags)]
+	var rows []string
+	byKey := false
+	if p.relation != nil {
+		rows, byKey = p.relation.rowsOf(p.text.Where, q.args, maxRowsRead)
+	}
+	table := tags[len(tags)-1]
+	if byKey = byKey && !slices.Contains(q.own, table); byKey {
+		tags = append(tags[:len(tags)-1:len(tags)-1], wholeTag(table))
+		for _, key := range rows {
+			tags = append(tags, rowTag(table, key))
+		}
+		q.rows = len(rows)
+	}
+	tags = append(tags, q.own...)
+	if byKey {
+		tags = append(tags, table)
+	}
+	q.tags, q.cells = tags, make([]*cell, len(tags))
+	for i, t := range tags {
+		q.cells[i] = c.mirror.cell(t, c.pins(t))
+	}
+	if byKey {
+		c.tallies.of(q.cells[2]) // by which its entries are counted
+	}
+}
+
+// adopt makes a query depend on what an entry of it does.
+func (q *query) adopt(e *entry) {
+	if q.plan == nil {
+		return
+	}
+	q.expanded = true
+	q.cells, q.tags = make([]*cell, len(e.deps)), make([]string, len(e.deps))
+	for i := range e.deps {
+		q.cells[i], q.tags[i] = e.deps[i].cell, e.deps[i].cell.tag
+	}
+	if q.plan.relation == nil {
+		return
+	}
+	table := q.plan.cells[len(q.plan.cells)-1]
+	if len(q.tags) > 3 && q.tags[2] == wholeTag(table.tag) { // else its keys could not be told
+		q.rows, q.pruned = 0, q.cells[len(q.cells)-1] != table
+		for _, tag := range q.tags[3:] {
+			if tableOf(tag) == table.tag && tag != table.tag {
+				q.rows++
+			}
+		}
+	}
 }
 
 func foldEdges(declared map[string][]string) edges {

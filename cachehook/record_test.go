@@ -39,7 +39,7 @@ func TestRecordTellsWhatTheLookUpCameTo(t *testing.T) {
 			return nil
 		}, hook.Miss},
 		{"while a writer commits", func(tx *gorm.DB) error {
-			cells := db.cache.hold([]string{tableTag("products")})
+			cells := db.cache.hold([]string{db.table(t, "products"), wholeTag(db.table(t, "products"))})
 			defer db.cache.release(cells, false)
 			return one(tx)
 		}, hook.Bypass},

@@ -45,6 +45,8 @@ func (c *Cache) refresh(ctx context.Context, r *hook.Record, q *query, e *entry)
 	}
 	again := *q
 	again.key = bytes.Clone(q.key) // its buffer is another's by then
+	again.adopt(e)
+	again.args = nil
 	stamps := e.stamps()
 	name := flightName(again.key, stamps)
 	f, leads := c.flights.join(name)

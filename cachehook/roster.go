@@ -31,7 +31,7 @@ type roster struct {
 	lease  time.Duration
 
 	useUntil  atomic.Int64  // on the clock: what is admitted may be used
-	admission atomic.Uint64 // a cell is admitted while it carries this number
+	admission atomic.Uint32 // a cell is admitted while it carries this number
 
 	settled chan struct{} // closed when nobody can be left of an earlier roster
 	once    sync.Once
@@ -168,7 +168,7 @@ func (r *roster) omit(tags []string) (told []string, o *omission) {
 	}
 	var out []string
 	for _, tag := range tags {
-		if _, known := r.known[rosterName(tag)]; known || !listedTag(tag) {
+		if _, known := r.known[tableOf(tag)]; known || !strings.HasPrefix(tag, tablePrefix) {
 			told = append(told, tag)
 		} else {
 			out = append(out, tag)
@@ -199,7 +199,7 @@ func (r *roster) end(o *omission) (sound bool) {
 func (r *roster) underWayLocked() bool {
 	for o := range r.leftOut {
 		for _, tag := range o.tags {
-			if _, known := r.known[rosterName(tag)]; known {
+			if _, known := r.known[tableOf(tag)]; known {
 				return true
 			}
 		}
@@ -355,12 +355,6 @@ func (r *roster) admit(ctx context.Context, tags []string, born string) (again b
 	return false
 }
 
-// rosterName is the tag under which a table stands in the roster.
-func rosterName(tag string) string { return tag }
-
-// listedTag reports whether a tag is one that writes bump: that of a table.
-func listedTag(tag string) bool { return strings.HasPrefix(tag, tablePrefix) }
-
 // patientKey marks a context whose reads wait longer for the roster: warming is
 // for nothing when its results are not kept.
 type patientKey struct{}
@@ -381,8 +375,12 @@ func (c *Cache) enroll(ctx context.Context, cells []*cell) bool {
 	return false
 }
 
-// bumpListed gives tags new stamps that were perhaps written untold.
-func (c *Cache) bumpListed(_ context.Context, tags []string) error {
+// bumpListed gives tables new stamps that were perhaps written untold.
+func (c *Cache) bumpListed(_ context.Context, tables []string) error {
+	tags := make([]string, 0, 2*len(tables))
+	for _, t := range tables {
+		tags = append(tags, t, wholeTag(t))
+	}
 	cells := c.hold(tags)
 	err := c.store.bump(context.Background(), tags, "")
 	c.release(cells, true) // on an error nothing of them is admitted

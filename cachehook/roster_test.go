@@ -38,8 +38,7 @@ func (c *told) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 
 func (c *told) see(cmd redis.Cmder) {
 	text := fmt.Sprint(cmd.Args()...)
-	told := cmd.Name() == "publish" && !strings.Contains(text, rosterTag) && !strings.Contains(text, ":cache:ping:")
-	if told || strings.Contains(text, ":cache:t:") {
+	if strings.Contains(text, ":cache:t:") || cmd.Name() == "publish" && strings.Contains(text, tablePrefix) {
 		c.n.Add(1)
 	}
 }

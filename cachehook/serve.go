@@ -64,19 +64,21 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 		return c.through(ctx, r, reasonCatalog)
 	}
 	p := c.plan(r.SQL, r.Text, cat)
-	if p.why != "" {
+	own, known := c.ownTags(o.tags, cat)
+	if p.why != "" || !known {
 		return c.through(ctx, r, reasonTable)
 	}
 	buf := keyBuffers.Get().(*[]byte)
 	defer func() { keyBuffers.Put(buf) }()
-	key, ok := queryKey((*buf)[:0], p, r, terms, o.tags)
+	key, ok := queryKey((*buf)[:0], p, r, terms, own)
 	*buf = key
 	if !ok {
 		return c.through(ctx, r, reasonArgument)
 	}
-	q := query{key: key, terms: terms, kind: kindRows, tally: p.tally, sessions: sessions, now: now}
-	q.cells, q.tags = c.withTags(p, o.tags)
-	q.after = c.contactOf(r)
+	q := query{
+		key: key, terms: terms, kind: kindRows, tally: p.tally, sessions: sessions, now: now,
+		plan: p, cells: p.cells, tags: p.tags, own: own, args: r.Args, after: c.contactOf(r),
+	}
 
 	s := c.find(ctx, &q)
 	r.Waited += s.waited
@@ -185,6 +187,7 @@ func (c *Cache) misfit(ctx context.Context, r *hook.Record, q *query, e *entry) 
 	}
 	own := *q
 	own.key, own.mixed = bytes.Clone(q.key), true // a flight outlives the buffer
+	own.adopt(e)
 	return c.fly(ctx, r, &own, standing{stamps: e.stamps(), why: missForm})
 }
 

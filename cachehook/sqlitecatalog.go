@@ -12,6 +12,9 @@ const (
 	sqliteRelations = `SELECT m.name, m.type, COALESCE(m.sql, ''),
 	EXISTS (SELECT 1 FROM sqlite_master t WHERE t.type = 'trigger' AND lower(t.tbl_name) = lower(m.name))
 	FROM sqlite_master m WHERE m.type IN ('table', 'view') AND m.name NOT LIKE 'sqlite\_%' ESCAPE '\'`
+	// A lone INTEGER PRIMARY KEY holds integers alone; other columns hold anything.
+	sqliteKeys = `SELECT m.name, max(c.name) FROM sqlite_master m JOIN pragma_table_info(m.name) c
+	WHERE m.type = 'table' AND c.pk > 0 GROUP BY m.name HAVING count(*) = 1 AND max(upper(c.type)) = 'INTEGER'`
 	sqliteForeignKeys = `SELECT m.name, f."table", f.on_delete, f.on_update
 	FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'table'`
 )
@@ -44,6 +47,19 @@ func readSQLite(ctx context.Context, q querier, salt string) (*catalog, error) {
 		}
 		key := strings.ToLower(r.name)
 		c.relations[key] = append(c.relations[key], r)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = each(ctx, q, sqliteKeys, func(scan func(...any) error) error {
+		var table, column string
+		if err := scan(&table, &column); err != nil {
+			return err
+		}
+		for _, r := range c.relations[strings.ToLower(table)] {
+			r.key = []keyColumn{{column, keyInteger}}
+		}
 		return nil
 	})
 	if err != nil {

@@ -66,12 +66,16 @@ type tallies struct {
 	tables map[string]*tally
 }
 
-// of returns the tally of the table whose tag the cell is.
+// of returns the tally of the table whose tag the cell is; those of one name share
+// one.
 func (t *tallies) of(c *cell) *tally {
 	if known := c.tally.Load(); known != nil {
 		return known
 	}
-	name, table := strings.CutPrefix(c.tag, tablePrefix)
+	name, table := strings.CutPrefix(tableOf(c.tag), tablePrefix)
+	if _, bare, schema := strings.Cut(name, "."); schema {
+		name = bare // a schema for each tenant would make too many
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	own := t.tables[name]
@@ -127,7 +131,7 @@ func (t *tallies) weigh(e *entry, entries, bytes int64) {
 // invalidated notes new stamps.
 func (t *tallies) invalidated(cells []*cell) {
 	for _, c := range cells {
-		if own := c.tally.Load(); own != nil {
+		if own := c.tally.Load(); own != nil && c.listed { // not the whole besides
 			own.invalidations.Add(1)
 		}
 	}

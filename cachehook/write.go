@@ -3,6 +3,7 @@ package cachehook
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,8 +31,10 @@ type pendingKey struct{ c *Cache }
 
 // tagsOf returns what the statements change. It does not wait for the
 // catalogue: the transaction may hold the only connection.
-func (c *Cache) tagsOf(writes []*sqltext.Statement) (tags []string, schema bool) {
-	return c.catalog.get(context.Background(), false).writeTags(writes, c.cfg.Affects)
+func (c *Cache) tagsOf(t *hook.Txn, writes []*sqltext.Statement) (tags []string, schema bool) {
+	what := written{statements: writes, exact: !t.Foreign && !t.Pinned && !t.Session()}
+	what.rows, _ = t.Value(rowsKey{c}).(*writtenRows)
+	return c.catalog.get(context.Background(), false).writeTags(what, c.cfg.Affects)
 }
 
 // hold begins a write of the tags in this process: nothing is served or filled
@@ -50,7 +53,11 @@ func (c *Cache) hold(tags []string) []*cell {
 
 // pins reports whether a tag's cell stays for good.
 func (c *Cache) pins(tag string) bool {
-	return tag == everyTag || tag == schemaTag || tag == serverTag || len(tag) > len(tablePrefix) && tag[:len(tablePrefix)] == tablePrefix
+	if tag == everyTag || tag == schemaTag || tag == serverTag {
+		return true
+	}
+	i := strings.Index(tag, rowMark)
+	return strings.HasPrefix(tag, tablePrefix) && (i < 0 || i == len(tag)-1)
 }
 
 // release ends a hold. What was read before is void; where this process is the
@@ -68,7 +75,7 @@ func (c *Cache) release(cells []*cell, changed bool) {
 func (c *Cache) beforeCommit(ctx context.Context, t *hook.Txn) error {
 	crash("before-mark")
 	defer crash("after-mark")
-	tags, schema := c.tagsOf(t.Writes())
+	tags, schema := c.tagsOf(t, t.Writes())
 	p := &pending{tags: tags, schema: schema}
 	if c.roster != nil && !t.Foreign && !(t.Autocommit && t.Pinned) {
 		p.tags, p.left = c.roster.omit(tags)
@@ -138,7 +145,7 @@ func (c *Cache) transactionEnded(t *hook.Txn, outcome hook.TxnOutcome) {
 			return
 		}
 		p = &pending{}
-		p.tags, p.schema = c.tagsOf(writes)
+		p.tags, p.schema = c.tagsOf(t, writes)
 		p.cells = c.hold(p.tags)
 	}
 	p.stopRenewing()

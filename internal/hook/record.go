@@ -239,6 +239,9 @@ func (r *Record) reach(ctx context.Context, text string, args []any) {
 	r.reached = true
 	r.Context, r.SQL, r.Args = ctx, text, args
 	r.Text = sqltext.Analyze(text)
+	if r.Text.Session && r.Txn != nil {
+		r.Txn.session.Store(true)
+	}
 	r.Access = r.hub.accessOf(ctx, r.Text, r.Where == Pooled)
 	if r.Access == ReadOnly && (r.Text.System || r.ofMigrator() || r.ofFirstOr()) {
 		r.Access = NeedsPrimary

@@ -78,7 +78,7 @@ func (r *Record) beforeWrite(ctx context.Context) error {
 		return nil
 	}
 	if r.Where == InTxn {
-		r.Txn.note(ctx, r.Text, r.Scope)
+		r.Txn.note(ctx, r.Text, r.Args, r.Scope)
 		return nil
 	}
 	if len(r.stages.txns) == 0 || r.comesBack() {
@@ -86,7 +86,7 @@ func (r *Record) beforeWrite(ctx context.Context) error {
 	}
 	t := &Txn{Context: ctx, Node: r.Node, Autocommit: true, Foreign: r.Where == Foreign, Pinned: r.Where == Pinned, Held: r.Held(), stages: r.stages}
 	t.Over = r.overOf()
-	t.note(ctx, r.Text, r.Scope)
+	t.note(ctx, r.Text, r.Args, r.Scope)
 	if err := t.beforeCommit(ctx); err != nil {
 		t.end(RolledBack)
 		return err

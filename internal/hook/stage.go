@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gorminfra/infra/internal/scope"
+	"github.com/gorminfra/infra/internal/sqltext"
 )
 
 // Gate is asked before anything is done for a statement. For the chains Create,
@@ -88,6 +89,13 @@ type WriteObserver interface {
 	Wrote(ctx context.Context, t *Txn, s *scope.Scope)
 }
 
+// WriteReader is an optional ability of a TxnObserver.
+type WriteReader interface {
+	// Writes is called for each statement that may write, before it is sent, with
+	// its arguments where they are known. They must not be kept. It must be cheap.
+	Writes(t *Txn, text *sqltext.Statement, args []any)
+}
+
 // stages is an immutable snapshot of who takes part in what.
 type stages struct {
 	gates     []Gate
@@ -100,6 +108,7 @@ type stages struct {
 	observers []Observer
 	txns      []TxnObserver
 	writers   []WriteObserver
+	readers   []WriteReader
 	meters    []Meter
 }
 
@@ -136,6 +145,9 @@ func newStages(parts []any) (*stages, error) {
 			st.txns = append(st.txns, t)
 			if w, ok := p.(WriteObserver); ok {
 				st.writers = append(st.writers, w)
+			}
+			if w, ok := p.(WriteReader); ok {
+				st.readers = append(st.readers, w)
 			}
 		}
 		if m, ok := p.(Meter); ok {

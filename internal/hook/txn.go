@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gorminfra/infra/internal/scope"
 	"github.com/gorminfra/infra/internal/sqltext"
@@ -40,6 +41,8 @@ type Txn struct {
 	stages *stages
 	tx     *Tx // nil: Autocommit
 
+	session atomic.Bool
+
 	mu     sync.Mutex // guards the rest
 	state  txnState
 	writes []*sqltext.Statement
@@ -68,6 +71,10 @@ const (
 var txnOutcomeNames = [...]string{"committed", "rolled_back", "unknown"}
 
 func (o TxnOutcome) String() string { return txnOutcomeNames[o] }
+
+// Session reports whether a statement of the transaction has changed settings of
+// the session, so that names may mean other tables than elsewhere.
+func (t *Txn) Session() bool { return t.session.Load() }
 
 // Wrote reports whether the transaction may have changed anything.
 func (t *Txn) Wrote() bool {
@@ -103,10 +110,13 @@ func (t *Txn) SetValue(key, v any) {
 }
 
 // note remembers a write, and tells who wants to know whose it is.
-func (t *Txn) note(ctx context.Context, text *sqltext.Statement, s *scope.Scope) {
+func (t *Txn) note(ctx context.Context, text *sqltext.Statement, args []any, s *scope.Scope) {
 	if t.stages != nil {
 		for _, w := range t.stages.writers {
 			w.Wrote(ctx, t, s)
+		}
+		for _, w := range t.stages.readers {
+			w.Writes(t, text, args)
 		}
 	}
 	t.mu.Lock()
