@@ -179,13 +179,11 @@ func (c *Cache) ask(ctx context.Context, q *query, e *entry, why missReason) sta
 		// The mark's message may still be on its way, and the next reader shall
 		// not be served what is older than this one is going to be shown.
 		for _, i := range a.marks {
-			c.mirror.forget(q.cells[i])
+			c.mirror.forgetWith(q.cells[i])
 		}
 		return standing{primary: true}
 	}
-	for i, cell := range q.cells {
-		c.mirror.learn(cell, questions[i], a.stamps[i])
-	}
+	c.mirror.learnAll(q.cells, questions, a.stamps)
 	if e != nil && q.fits(len(e.deps)) && e.carries(a.stamps) {
 		return standing{entry: e, level: inMemory}
 	}

@@ -72,16 +72,16 @@ func TestC04MetMarkIsAsGoodAsItsMessage(t *testing.T) {
 	ready(t, db)
 	db.price(t, 1)
 	equal(t, "hit", db.price(t, 1), 10)
-	table := db.cache.mirror.cell(tableTag("products"), true)
+	table := db.cache.mirror.cell(db.table(t, "products"), true)
 	_, known := db.cache.mirror.present(table)
 	equal(t, "the stamp is known", known, true)
 	silent := *db.cache.store.(*redisStore)
 	silent.channel = ""
-	must(t, silent.mark(context.Background(), []string{tableTag("products")}, "another"))
+	must(t, silent.mark(context.Background(), []string{table.tag, wholeTag(table.tag)}, "another"))
 	exec(t, dsn, `UPDATE products SET price = 77 WHERE id = 1`)
 	equal(t, "the message has not come", db.price(t, 1), 10)
 	// One who finds the channel's proof too old asks.
-	q := &query{cells: []*cell{db.cache.every, table}, tags: []string{everyTag, tableTag("products")}, key: []byte("k")}
+	q := &query{cells: []*cell{db.cache.every, table}, tags: []string{everyTag, table.tag}, key: []byte("k")}
 	equal(t, "is sent to the primary", db.cache.ask(context.Background(), q, nil, missCold).primary, true)
 	for range 3 {
 		equal(t, "after a read that was sent to the primary", db.price(t, 1), 77)

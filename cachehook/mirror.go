@@ -1,6 +1,8 @@
 package cachehook
 
 import (
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -56,6 +58,11 @@ type cell struct {
 	// touched the tag in between.
 	state atomic.Pointer[tagState]
 
+	// table is the table's own cell, of a row and of the whole; else nil.
+	table *cell
+	// rows, of a table's own cell, grows when its rows' stamps become unknown.
+	rows atomic.Uint32
+
 	// tally counts what concerns the table; nil: nobody has asked for it.
 	tally atomic.Pointer[tally]
 
@@ -92,9 +99,21 @@ func (m *mirror) shard(tag string) *mirrorShard {
 	return &m.shards[h%mirrorShards]
 }
 
+// epochOf is the epoch under which a stamp of the cell would be known now.
+func (m *mirror) epochOf(c *cell) uint64 {
+	if c.table == nil {
+		return m.epoch.Load()
+	}
+	return m.epoch.Load() + uint64(c.table.rows.Load())<<32
+}
+
 // cell returns the tag's cell, making it at the first call. pinned: it shall
 // never be evicted.
 func (m *mirror) cell(tag string, pinned bool) *cell {
+	var table *cell
+	if i := strings.Index(tag, rowMark); i >= 0 && !m.local {
+		table = m.cell(tag[:i], true)
+	}
 	sh := m.shard(tag)
 	sh.mu.RLock()
 	c := sh.cells[tag]
@@ -110,7 +129,7 @@ func (m *mirror) cell(tag string, pinned bool) *cell {
 	if c != nil { // loose until now: the new one starts afresh
 		m.evict(sh, c)
 	}
-	c = &cell{tag: tag, pinned: pinned, listed: isTable(tag)}
+	c = &cell{tag: tag, pinned: pinned, listed: isTable(tag), table: table}
 	m.forget(c)
 	if !pinned {
 		sh.makeRoom(m)
@@ -167,7 +186,7 @@ func (m *mirror) flush() { m.epoch.Add(1) }
 // present returns the tag's stamp, and whether it is known.
 func (m *mirror) present(c *cell) (stamp, bool) {
 	s := c.state.Load()
-	return s.stamp, s.epoch == m.epoch.Load() && !c.dead.Load()
+	return s.stamp, s.epoch == m.epochOf(c) && !c.dead.Load()
 }
 
 // question is what has to be remembered of a cell before Redis is asked.
@@ -176,7 +195,7 @@ type question struct {
 	epoch uint64
 }
 
-func (m *mirror) ask(c *cell) question { return question{c.state.Load(), m.epoch.Load()} }
+func (m *mirror) ask(c *cell) question { return question{c.state.Load(), m.epochOf(c)} }
 
 // learn takes the answer, unless something touched the tag since the question.
 // If that was another answer with another stamp, nobody can tell which is newer,
@@ -191,5 +210,57 @@ func (m *mirror) learn(c *cell, q question, s stamp) {
 	}
 	if now := c.state.Load(); now.epoch != 0 && now.stamp != s {
 		c.state.CompareAndSwap(now, &tagState{})
+	}
+}
+
+// learnAll takes the answers to questions that were asked together. A write of a
+// row changes the table's stamp too, and its message may still be on its way: who
+// has seen the write through one of them shall not be served what is older through
+// the other. So with a new stamp of a table what was known of its rows is not known
+// any more, and with that of a row the table's.
+func (m *mirror) learnAll(cells []*cell, questions []question, stamps []stamp) {
+	for i, c := range cells {
+		if questions[i].state.stamp == stamps[i] {
+			continue
+		}
+		switch {
+		case c.listed:
+			m.forgetRows(c, cells, questions)
+		case c.table != nil && len(c.tag) == len(c.table.tag)+len(rowMark):
+			m.forgetRows(c.table, cells, questions)
+		case c.table != nil && !slices.Contains(cells, c.table):
+			m.forget(c.table)
+		}
+	}
+	for i, c := range cells {
+		m.learn(c, questions[i], stamps[i])
+	}
+}
+
+// forgetRows makes the stamps of a table's rows unknown, but for those whose
+// questions were asked together with the table's.
+func (m *mirror) forgetRows(table *cell, cells []*cell, questions []question) {
+	before := m.epoch.Load() + uint64(table.rows.Load())<<32
+	if !table.rows.CompareAndSwap(uint32(before>>32), uint32(before>>32)+1) {
+		return // another does it, and these questions are void
+	}
+	for i, c := range cells {
+		if c.table == table && questions[i].epoch == before {
+			questions[i].epoch += 1 << 32
+		}
+	}
+}
+
+// forgetWith makes a tag unknown that is marked, and what a write of it changes
+// besides.
+func (m *mirror) forgetWith(c *cell) {
+	m.forget(c)
+	table := c.table
+	if c.listed {
+		table = c
+	}
+	if table != nil {
+		m.forget(table)
+		table.rows.Add(1)
 	}
 }

@@ -3,6 +3,7 @@ package cachehook
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,11 +51,15 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) / 2 then
 end
 return 1`)
 
-	// KEYS[1] tag; ARGV writer, new stamp, the tag's TTL.
+	// KEYS[1] tag; ARGV writer, new stamp, the tag's TTL. A tag without a stamp needs
+	// none: nothing carries it, and the next reader mints one. So rows that are
+	// written and never read leave nothing behind.
 	bumpScript = redis.NewScript(`
-redis.call('HSET', KEYS[1], 's', ARGV[2])
+if redis.call('HEXISTS', KEYS[1], 's') == 1 then
+  redis.call('HSET', KEYS[1], 's', ARGV[2])
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+end
 redis.call('HDEL', KEYS[1], 'm:' .. ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1`)
 )
 
@@ -164,11 +169,19 @@ func (r *redisStore) unmark(ctx context.Context, tags []string, writer string) e
 }
 
 // publish follows the scripts on the same connection, so that whoever hears of
-// the tags and asks finds them marked or bumped.
+// the tags and asks finds them marked or bumped. Rows come before their tables; see
+// mirror.learnAll.
 func (r *redisStore) publish(p redis.Pipeliner, tags []string) {
 	if r.channel != "" {
-		p.Publish(context.Background(), r.channel, strings.Join(tags, tagSeparator))
+		p.Publish(context.Background(), r.channel, strings.Join(rowsFirst(tags), tagSeparator))
 	}
+}
+
+func rowsFirst(tags []string) []string {
+	tags = slices.Clone(tags)
+	slices.Sort(tags)
+	slices.Reverse(tags) // a row's tag begins with its table's
+	return tags
 }
 
 // tagSeparator cannot be in a tag: see checkTag.

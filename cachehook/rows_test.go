@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"gorm.io/gorm"
 	"gorm.io/gorm/clause"
@@ -323,6 +324,20 @@ func TestC07RowsInOtherInstances(t *testing.T) {
 	equal(t, "corrupt", b.cache.Stats().Corrupt, 0)
 }
 
+func TestRowsThatNobodyReadsLeaveNothingInRedis(t *testing.T) {
+	t.Parallel()
+	rdb, name := client(t)
+	db := open(t, database(t), Config{Redis: rdb, Name: name})
+	ready(t, db)
+	db.price(t, 1)
+	for id := int64(1); id <= 20; id++ {
+		db.setPrice(t, id, 5)
+	}
+	rows := keysOf(t, rdb, "infra:"+name+":cache:t:"+rowTag(db.table(t, "products"), "*"))
+	equal(t, "tags of rows and of the whole", len(rows), 2)
+	equal(t, "the row that is read", db.price(t, 1), 5)
+}
+
 func TestCanonicalKeys(t *testing.T) {
 	t.Parallel()
 	type id int32
@@ -353,5 +368,47 @@ func TestCanonicalKeys(t *testing.T) {
 	two, _ := r.rowsOf(where, []any{"a", "b,2:'c"}, 4)
 	if one[0] == two[0] {
 		t.Errorf("two keys are written %q", one)
+	}
+}
+
+// A write of a row shows through the row and through the table. Who has seen it
+// through one is not served what is older through the other, though the message
+// of the write has not come yet.
+func TestC04RowAndTableGoTogether(t *testing.T) {
+	t.Parallel()
+	for name, tableFirst := range map[string]bool{"table first": true, "row first": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rdb, space := client(t)
+			dsn := database(t)
+			db := open(t, dsn, Config{Redis: rdb, Name: space, Lease: time.Minute})
+			ready(t, db)
+			sum := func() string { return db.text(t, "SELECT sum(price)::text FROM products WHERE id < 3") }
+			for range 2 {
+				equal(t, "row", db.price(t, 1), 10)
+				equal(t, "table", sum(), "30")
+			}
+			table := db.table(t, "products")
+			row := rowTag(table, "1")
+			silent := *db.cache.store.(*redisStore)
+			silent.channel = ""
+			exec(t, dsn, "UPDATE products SET price = 50 WHERE id = 1")
+			must(t, silent.bump(context.Background(), []string{table, row}, "another"))
+			equal(t, "nobody has told: the row", db.price(t, 1), 10)
+			equal(t, "nobody has told: the table", sum(), "30")
+			if tableFirst {
+				db.cache.mirror.forgetTag(table)
+				equal(t, "the table", sum(), "70")
+				equal(t, "the row", db.price(t, 1), 50)
+			} else {
+				db.cache.mirror.forgetTag(row)
+				equal(t, "the row", db.price(t, 1), 50)
+				equal(t, "the table", sum(), "70")
+			}
+			queries := db.seen.queries.Load()
+			equal(t, "the row again", db.price(t, 1), 50)
+			equal(t, "the table again", sum(), "70")
+			equal(t, "queries", db.seen.queries.Load(), queries)
+		})
 	}
 }
