@@ -123,6 +123,7 @@ func New(cfg Config) *Cache {
 	c.cfg.Tables, c.cfg.Affects, c.cfg.Functions = foldRules(cfg.Tables), foldEdges(cfg.Affects), foldEdges(cfg.Functions)
 	c.markTTL = markTTL
 	c.life, c.end = context.WithCancel(context.Background())
+	c.catalog.life = c.life
 	c.mirror = newMirror(c.cfg.Redis == nil)
 	c.every, c.schema = c.mirror.cell(everyTag, true), c.mirror.cell(schemaTag, true)
 	c.memory = newMemory(c.cfg.L1.MaxEntries, c.cfg.L1.MaxBytes)

@@ -36,6 +36,12 @@ func tableOf(tag string) string {
 	return table
 }
 
+// isRow reports whether a tag is a row's.
+func isRow(tag string) bool {
+	i := strings.Index(tag, rowMark)
+	return i >= 0 && i < len(tag)-len(rowMark)
+}
+
 // isTable reports whether a tag is a table's own.
 func isTable(tag string) bool {
 	return strings.HasPrefix(tag, tablePrefix) && !strings.Contains(tag, rowMark)

@@ -9,7 +9,8 @@ import (
 )
 
 const (
-	catalogTimeout = time.Second
+	catalogTimeout = 10 * time.Second
+	catalogWait    = time.Second // a statement's, for it
 	catalogBackoff = 5 * time.Second
 	// catalogAge bounds how long DDL that no instance ran goes unnoticed.
 	catalogAge = time.Minute
@@ -21,6 +22,7 @@ type librarian struct {
 	now  clock
 	read func(ctx context.Context) (*catalog, error) // with its schema stamp
 	fail func(error)
+	life context.Context // ends with the cache
 
 	present atomic.Pointer[catalog]
 	retry   atomic.Int64 // on the clock: not before
@@ -43,8 +45,15 @@ func (l *librarian) get(ctx context.Context, wait bool) *catalog {
 	if c != nil || !wait || done == nil {
 		return c // an old one serves until there is a new one
 	}
+	patience := catalogWait
+	if ctx.Value(patientKey{}) != nil {
+		patience = catalogTimeout
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
 	select {
 	case <-done:
+	case <-timer.C:
 	case <-ctx.Done():
 	}
 	return l.present.Load()
@@ -82,13 +91,16 @@ func (l *librarian) load() <-chan struct{} {
 }
 
 func (l *librarian) loadNow() {
-	ctx, cancel := context.WithTimeout(context.Background(), catalogTimeout)
+	ctx, cancel := context.WithTimeout(l.life, catalogTimeout)
 	defer cancel()
 	for range 3 { // DDL may overtake the reading
 		version, began := l.version.Load(), l.now()
 		c, err := l.read(ctx)
 		if err != nil {
 			l.retry.Store(l.now() + int64(catalogBackoff))
+			if l.life.Err() != nil {
+				return
+			}
 			l.fail(fmt.Errorf("cachehook: read the catalogue: %w", err))
 			return
 		}

@@ -46,7 +46,8 @@ func (r *redisStore) look(ctx context.Context, op string, fill func(p redis.Pipe
 
 // lookup implements store. A tag is nearly always there and without a mark, and
 // then it takes no script to read it: a script costs the server as much as ten
-// plain commands. The others are read by script, in a second round trip.
+// plain commands. The others are read by script, in a second round trip. A row's tag
+// is often not there, so that it is made at once where it is missing.
 func (r *redisStore) lookup(ctx context.Context, tags []string, entry string) (answer, error) {
 	if !r.plain {
 		return r.lookupByScript(ctx, tags, entry)
@@ -55,6 +56,11 @@ func (r *redisStore) lookup(ctx context.Context, tags []string, entry string) (a
 	fields := make([]*redis.MapStringStringCmd, len(tags))
 	err := r.look(ctx, "look up", func(p redis.Pipeliner, _ runner) {
 		for i, tag := range tags {
+			if isRow(tag) {
+				fresh := mint()
+				p.HSetNX(context.Background(), r.tagKey(tag), "s", fresh[:])
+				p.ExpireNX(context.Background(), r.tagKey(tag), r.tagTTL)
+			}
 			fields[i] = p.HGetAll(context.Background(), r.tagKey(tag))
 		}
 		e.ask(p, r, entry)
