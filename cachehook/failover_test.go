@@ -84,7 +84,7 @@ func TestC06SentinelFailoverThatLosesTheLastWrites(t *testing.T) {
 	}
 	equal(t, "a fills", a.price(t, 1), 10)
 	eventually(t, "the replica has stamps and entry", time.Minute, func() bool {
-		stamp, _ := replica.Do(ctx, "EXISTS", "infra:default:cache:t:table:products", "infra:default:cache:server")
+		stamp, _ := replica.Do(ctx, "EXISTS", "infra:default:cache:t:"+a.table(t, "products"), "infra:default:cache:server")
 		entries, _ := replica.Do(ctx, "KEYS", "infra:default:cache:e:*")
 		list, _ := entries.([]any)
 		return stamp == int64(2) && len(list) == 1

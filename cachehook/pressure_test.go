@@ -46,16 +46,18 @@ func TestC06EvictedStamp(t *testing.T) {
 	a := open(t, dsn, Config{Redis: rdb, Name: name})
 	b := open(t, dsn, Config{Redis: rdb, Name: name, Lease: RevalidateAlways})
 	ready(t, a, b)
-	key := "infra:" + name + ":cache:t:table:products"
+	table := a.table(t, "products")
+	prefix := "infra:" + name + ":cache:t:"
+	keys := []string{prefix + table, prefix + wholeTag(table), prefix + rowTag(table, "1")}
 	for i := int64(1); i <= 20; i++ {
 		b.price(t, 1)
-		must(t, rdb.Del(context.Background(), key).Err())
+		must(t, rdb.Del(context.Background(), keys...).Err())
 		if i%2 == 0 {
 			b.price(t, 1) // mints one
 		}
 		a.setPrice(t, 1, 100+i)
 		if i%3 == 0 {
-			must(t, rdb.Del(context.Background(), key).Err())
+			must(t, rdb.Del(context.Background(), keys...).Err())
 		}
 		for range 2 {
 			equal(t, "b", b.price(t, 1), 100+i)
