@@ -245,7 +245,11 @@ func (s *session) write() {
 		err = s.transact(db, &o, nil)
 	default:
 		o.Start = w.clock.Now()
-		err = db.Raw(oneStatement, o.ID, o.Cell, o.ID, o.Cell).Scan(&o.Version).Error
+		// Not Scan: that reads the rows behind the plugin's back, and tells of a
+		// connection that breaks meanwhile in the driver's words.
+		var made Cell
+		err = db.Raw(oneStatement, o.ID, o.Cell, o.ID, o.Cell).Find(&made).Error
+		o.Version = made.Version
 	}
 	o.End = w.clock.Now()
 	s.wrote(&o, err)
