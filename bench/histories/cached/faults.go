@@ -180,10 +180,23 @@ func (p *parent) dropResults(ctx context.Context) error {
 	return err
 }
 
-// deafen keeps all messages from a worker that still reaches Redis.
+// deafen keeps all messages from a worker that still reaches Redis, while nobody
+// writes but another one, now and then, where all read.
 func deafen(ctx context.Context, p *parent) error {
-	split := p.workers[kinds*p.random.IntN((len(p.workers)+kinds-1)/kinds)]
-	return p.blackhole(ctx, split.messages)
+	split := kinds * p.random.IntN((len(p.workers)+kinds-1)/kinds)
+	err := errors.Join(p.askAll(ctx, "meet"), p.between(ctx, lease, 2*lease))
+	for _, proxy := range p.workers[split].messages {
+		proxy.Blackhole()
+	}
+	for n := 0; n < 4 && err == nil; n++ {
+		other := p.workers[(split+1)%len(p.workers)]
+		other.tell(command{Do: "write"})
+		err = errors.Join(other.await(ctx, "write"), p.between(ctx, 3*lease/2, 2*lease))
+	}
+	for _, proxy := range p.workers[split].messages {
+		err = errors.Join(err, proxy.Restore())
+	}
+	return errors.Join(err, p.askAll(ctx, "calm"))
 }
 
 // isolate keeps one worker from Redis altogether.
