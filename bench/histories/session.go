@@ -69,8 +69,7 @@ func (w *worker) runScope(ctx context.Context, random *rand.Rand, h handover) ha
 			s.write()
 		}
 		s.reads(1 + random.IntN(20))
-		// Whoever reads without a pause from the primary stays there, because no
-		// probe can begin after its last read.
+		// With a pause a probe frees the session, without one its own reads do.
 		if s.random.IntN(4) > 0 {
 			s.think()
 		}
