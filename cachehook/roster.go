@@ -233,8 +233,20 @@ func (r *roster) run(ctx context.Context) {
 	}
 }
 
-// renew asks once, and reports whether it shall be asked again soon.
+// renew asks, and again at once where it has learnt something: another instance's
+// reads wait until it acknowledges that. It reports whether it shall be asked soon
+// again.
 func (r *roster) renew(ctx context.Context) (soon bool) {
+	learnt, soon := r.question(ctx)
+	if learnt {
+		learnt, soon = r.question(ctx)
+	}
+	return learnt || soon
+}
+
+// question asks once. It reports whether there is something to acknowledge, and
+// whether this instance waits for others.
+func (r *roster) question(ctx context.Context) (learnt, waits bool) {
 	r.mu.Lock()
 	q := rosterQuestion{acknowledged: r.token}
 	if r.held = r.underWayLocked(); r.held {
@@ -248,18 +260,19 @@ func (r *roster) renew(ctx context.Context) (soon bool) {
 	sent := r.now()
 	a, err := r.ask(ctx, q)
 	if err != nil {
-		return false
+		return false, false
 	}
-	fresh, again := r.take(q, a, sent)
+	fresh, learnt, waits := r.take(q, a, sent)
 	if len(fresh) > 0 {
-		return r.admit(ctx, fresh, a.born) || again
+		waits = r.admit(ctx, fresh, a.born)
 	}
-	return again
+	return learnt, waits
 }
 
 // take notes an answer. It returns the tags that everybody has acknowledged and
-// this instance does not use yet.
-func (r *roster) take(q rosterQuestion, a rosterAnswer, sent int64) (fresh []string, soon bool) {
+// this instance does not use yet, whether the next question acknowledges more than
+// this one did, and whether others have yet to acknowledge what this instance wants.
+func (r *roster) take(q rosterQuestion, a rosterAnswer, sent int64) (fresh []string, learnt, waits bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer func() {
@@ -302,11 +315,11 @@ func (r *roster) take(q rosterQuestion, a rosterAnswer, sent int64) (fresh []str
 			fresh = append(fresh, tag)
 		}
 	}
-	ahead := !current && !r.held // the next question acknowledges
+	learnt = !current && !r.held
 	if a.pending || r.underWayLocked() {
-		return nil, ahead || len(fresh) > 0
+		return nil, learnt, len(fresh) > 0
 	}
-	return fresh, ahead
+	return fresh, learnt, false
 }
 
 // expelLocked takes back what was admitted: it may have been written untold.

@@ -224,6 +224,23 @@ func TestC06YoungRosterIsNotUsed(t *testing.T) {
 	equal(t, "queried", queried, false)
 }
 
+// Another instance's first read waits for it, for less than Config.Timeout.
+func TestRosterAcknowledgesAtOnceWhatItLearns(t *testing.T) {
+	t.Parallel()
+	r := newRoster(func() int64 { return 0 })
+	m := newMirror(false)
+	r.cellOf = func(tag string) *cell { return m.cell(tag, true) }
+	var acknowledged []string
+	r.ask = func(_ context.Context, q rosterQuestion) (rosterAnswer, error) {
+		acknowledged = append(acknowledged, q.acknowledged)
+		return rosterAnswer{born: "x", token: "1", enlisted: true, settled: true, all: []string{tableTag("a")}}, nil
+	}
+	equal(t, "asked soon again", r.renew(context.Background()), false)
+	equal(t, "acknowledged", strings.Join(acknowledged, ","), ",1")
+	r.renew(context.Background())
+	equal(t, "acknowledged when there is nothing new", strings.Join(acknowledged, ","), ",1,1")
+}
+
 func TestRosterLeavesOutOnlyWhileItIsEnlisted(t *testing.T) {
 	t.Parallel()
 	now := int64(0)
