@@ -113,3 +113,29 @@ func TestC05LaggingReplicaFillsNothingOld(t *testing.T) {
 		return router.onReplica.Load() > before
 	})
 }
+
+// aPosition tells always the same.
+type aPosition uint64
+
+func (p aPosition) PositionAfter(context.Context, time.Time) (uint64, error) { return uint64(p), nil }
+
+// A replica must have all that a result depends on, whichever was written last.
+func TestC05FloorIsTheHighestPositionOfAllTags(t *testing.T) {
+	t.Parallel()
+	m := newMirror(false)
+	p := &positions{find: func() positioner { return aPosition(1) }}
+	defer p.stop()
+	var cells []*cell
+	var stamps []stamp
+	for i, lsn := range []uint64{20, 30, 10} {
+		c, s := m.cell(tableTag(string(rune('a'+i))), true), mint()
+		c.replayed.Store(&replayed{s, lsn})
+		cells, stamps = append(cells, c), append(stamps, s)
+	}
+	lsn, known := p.floor(cells, stamps)
+	equal(t, "known", known, true)
+	equal(t, "the floor", lsn, uint64(30))
+	stamps[1] = mint() // written since
+	_, known = p.floor(cells, stamps)
+	equal(t, "known after a write", known, false)
+}

@@ -39,3 +39,26 @@ func TestCanonicalKeys(t *testing.T) {
 		t.Errorf("two keys are written %q", one)
 	}
 }
+
+// What asks for rows by key and for anything besides is no look-up.
+func TestC07OnlyASelectByKeyAloneIsALookUp(t *testing.T) {
+	t.Parallel()
+	products := &relation{schema: "public", name: "products", root: tableTag("public.products"), key: []keyColumn{{"id", keyInteger}}}
+	c := &catalog{relations: map[string][]*relation{"products": {products}}}
+	for text, want := range map[string]bool{
+		"SELECT * FROM products WHERE id = $1":                                                                       true,
+		"SELECT * FROM products WHERE id IN ($1, $2) AND price > $3":                                                 true,
+		"SELECT * FROM products WHERE price > $1":                                                                    false,
+		"SELECT * FROM products WHERE id = $1 OR price > $2":                                                         false,
+		"SELECT count(*) FROM products WHERE id = $1":                                                                false,
+		"SELECT (SELECT p.price FROM products p ORDER BY p.price LIMIT 1) FROM products WHERE id = $1":               false,
+		"SELECT * FROM products WHERE id = $1 AND EXISTS (SELECT 1 FROM products WHERE price > 5)":                   false,
+		"SELECT * FROM products WHERE id = $1 UNION ALL SELECT * FROM products":                                      false,
+		"SELECT * FROM products WHERE id = $1 AND (TABLE products LIMIT 1) IS NULL":                                  false,
+		"WITH x AS (SELECT * FROM products WHERE id = $1) SELECT * FROM products WHERE price > 5 OR id IN (TABLE x)": false,
+	} {
+		if got := c.lookup(sqltext.Analyze(text)) == products; got != want {
+			t.Errorf("%s: a look-up: %v, want %v", text, got, want)
+		}
+	}
+}
