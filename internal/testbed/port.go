@@ -6,6 +6,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"syscall"
 )
 
 // Ports are taken from below the ranges that operating systems hand out for
@@ -47,7 +48,7 @@ func (a *portAllocator) take() (int, error) {
 		port := a.next
 		a.next++
 		if l, err := listen(port); err == nil {
-			return port, l.Close()
+			return port, closeListener(l)
 		}
 	}
 }
@@ -64,6 +65,16 @@ func (a *portAllocator) claim() error {
 		}
 	}
 	return fmt.Errorf("testbed: no free block of %d ports on 127.0.0.1 between %d and %d", blockSize, firstPort, lastPort)
+}
+
+// closeListener closes l so that its port is free at once. A process that is being
+// started holds a copy of each socket until it runs its program; shutting the socket
+// down ends the copies too, where the system does so to one that listens, as Linux.
+func closeListener(l net.Listener) error {
+	if raw, err := l.(*net.TCPListener).SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = syscall.Shutdown(int(fd), syscall.SHUT_RD) })
+	}
+	return l.Close()
 }
 
 func listen(port int) (net.Listener, error) { return net.Listen("tcp", address(port)) }

@@ -225,7 +225,7 @@ func (p *Proxy) listen() error {
 // refuse must be called with mu held.
 func (p *Proxy) refuse() {
 	if p.listener != nil {
-		_ = p.listener.Close()
+		_ = closeListener(p.listener)
 		p.listener = nil
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os/exec"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -151,6 +153,30 @@ func TestProxyRefuseSparesPresentConnections(t *testing.T) {
 	l = dial(t, p)
 	l.send(t, "3")
 	l.want(t, "3")
+}
+
+// A process that is being started must not keep the port open.
+func TestProxyRefusesWhileProcessesStart(t *testing.T) {
+	t.Parallel()
+	p := testbed.NewProxy(t, echo(t))
+	ctx, stop := context.WithCancel(t.Context())
+	var starting sync.WaitGroup
+	defer starting.Wait()
+	defer stop()
+	for range 4 {
+		starting.Go(func() {
+			for ctx.Err() == nil {
+				_ = exec.Command("true").Run()
+			}
+		})
+	}
+	for range 300 {
+		p.Refuse()
+		if _, err := net.Dial("tcp", p.Addr()); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Fatalf("dial: %v, want a refusal", err)
+		}
+		check(t, p.Restore())
+	}
 }
 
 func TestProxyBlackholeHoldsBytesUntilRestored(t *testing.T) {
