@@ -73,10 +73,12 @@ type relation struct {
 	schema, name string
 	view         bool
 	temporary    bool
+	folded       bool               // its columns are found by their names in any case
 	never        string             // why it cannot be cached, or ""
 	root         string             // tag: its own, or that of its whole family of partitions
 	family       bool               // it has partitions, children or parents
 	key          []keyColumn        // its primary key, when the values of all its columns can be told apart
+	rival        bool               // another unique index has the primary key's columns
 	text         *sqltext.Statement // a view's definition
 	reads        []*relation        // a view's
 	onDelete     []*relation        // tables that foreign keys change with it

@@ -49,10 +49,13 @@ const pgFunctions = `SELECT n.nspname, p.proname, pg_catalog.bool_or(p.provolati
 	FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 	WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') GROUP BY 1, 2`
 
-// The columns of primary keys with their types, and whether different bytes are
-// different values.
+// The columns of primary keys with their types, whether different bytes are
+// different values, and whether another unique index is on the same columns.
 const pgKeys = `SELECT i.indrelid::bigint, a.attname, CASE WHEN t.typtype = 'b' AND t.typnamespace = 'pg_catalog'::regnamespace THEN t.typname ELSE '' END,
-	coalesce(l.collisdeterministic, true)
+	coalesce(l.collisdeterministic, true),
+	EXISTS (SELECT FROM pg_catalog.pg_index o WHERE o.indrelid = i.indrelid AND o.indexrelid <> i.indexrelid AND o.indisunique
+		AND (o.indkey::int2[])[0:o.indnkeyatts - 1] OPERATOR(pg_catalog.@>) (i.indkey::int2[])[0:i.indnkeyatts - 1]
+		AND (o.indkey::int2[])[0:o.indnkeyatts - 1] OPERATOR(pg_catalog.<@) (i.indkey::int2[])[0:i.indnkeyatts - 1])
 	FROM pg_catalog.pg_index i CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, n)
 	JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 	LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
@@ -63,8 +66,8 @@ func readKeys(ctx context.Context, q querier, byOID map[int64]*relation) error {
 	err := each(ctx, q, pgKeys, func(scan func(...any) error) error {
 		var of int64
 		var column, typ string
-		var exact bool
-		if err := scan(&of, &column, &typ, &exact); err != nil {
+		var exact, rival bool
+		if err := scan(&of, &column, &typ, &exact, &rival); err != nil {
 			return err
 		}
 		r := byOID[of]
@@ -77,7 +80,7 @@ func readKeys(ctx context.Context, q querier, byOID map[int64]*relation) error {
 		if kind == 0 || !exact {
 			hopeless[r] = true
 		}
-		r.key = append(r.key, keyColumn{column, kind})
+		r.key, r.rival = append(r.key, keyColumn{column, kind}), rival
 		return nil
 	})
 	for r := range hopeless {

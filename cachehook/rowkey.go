@@ -51,7 +51,7 @@ func (r *relation) rowsOf(where []sqltext.Predicate, args []any, most int) (keys
 	}
 	keys = []string{""}
 	for i, column := range r.key {
-		p := predicateOn(where, column.name)
+		p := r.predicateOn(where, column.name)
 		if p == nil || len(keys)*len(p.Args) > most {
 			return nil, false
 		}
@@ -60,18 +60,11 @@ func (r *relation) rowsOf(where []sqltext.Predicate, args []any, most int) (keys
 			if n >= len(args) {
 				return nil, false
 			}
-			value, ok := column.kind.canonical(args[n], 0)
-			if !ok {
-				return nil, false
-			}
-			if len(r.key) > 1 {
-				value = strconv.Itoa(len(value)) + ":" + value
-			}
 			for _, k := range keys {
-				if i > 0 {
-					k += ","
+				if k, ok = r.extend(k, i, args[n]); !ok {
+					return nil, false
 				}
-				longer = append(longer, k+value)
+				longer = append(longer, k)
 			}
 		}
 		keys = longer
@@ -80,12 +73,24 @@ func (r *relation) rowsOf(where []sqltext.Predicate, args []any, most int) (keys
 	return slices.Compact(keys), true
 }
 
+// extend adds the value of the key's i-th column to those before it.
+func (r *relation) extend(key string, i int, arg any) (string, bool) {
+	value, ok := r.key[i].kind.canonical(arg, 0)
+	if len(r.key) == 1 || !ok {
+		return value, ok
+	}
+	if i > 0 {
+		key += ","
+	}
+	return key + strconv.Itoa(len(value)) + ":" + value, true
+}
+
 // confines reports whether a condition compares the whole key with few enough
 // parameters.
 func (r *relation) confines(where []sqltext.Predicate) bool {
 	n := 1
 	for _, column := range r.key {
-		p := predicateOn(where, column.name)
+		p := r.predicateOn(where, column.name)
 		if p == nil || n*len(p.Args) > maxRowsRead {
 			return false
 		}
@@ -94,11 +99,14 @@ func (r *relation) confines(where []sqltext.Predicate) bool {
 	return r.keyed()
 }
 
+// same reports whether two names mean the same column.
+func (r *relation) same(a, b string) bool { return a == b || r.folded && strings.EqualFold(a, b) }
+
 // predicateOn returns a condition that compares the column with parameters alone.
-func predicateOn(where []sqltext.Predicate, column string) *sqltext.Predicate {
+func (r *relation) predicateOn(where []sqltext.Predicate, column string) *sqltext.Predicate {
 	for i := range where {
 		p := &where[i]
-		if strings.EqualFold(p.Column, column) && len(p.Args) > 0 && !p.Literal && !p.Array {
+		if r.same(p.Column, column) && len(p.Args) > 0 && !p.Literal && !p.Array {
 			return p
 		}
 	}
@@ -161,6 +169,9 @@ func (k keyKind) canonicalText(s string) (string, bool) {
 	case keyUUID:
 		return strings.ToLower(strings.ReplaceAll(s, "-", "")), uuidForm.MatchString(s)
 	case keyText:
+		if strings.HasSuffix(s, " ") {
+			return "", false // types of a length may drop it
+		}
 		if len(s) <= 64 && !strings.ContainsAny(s, tagSeparator+rowMark) {
 			return "'" + s, true
 		}

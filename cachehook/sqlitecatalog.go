@@ -3,6 +3,7 @@ package cachehook
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -19,6 +20,9 @@ const (
 	FROM sqlite_master m JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'table'`
 )
 
+// sqliteReplaces finds constraints that delete rows which are in a write's way.
+var sqliteReplaces = regexp.MustCompile(`(?is)\bCONFLICT\b.*\bREPLACE\b`)
+
 // readSQLite reads tables and what foreign keys do. salt stands for a database
 // that has no file. Views and virtual tables are
 // not cached: the catalogue does not say what they read.
@@ -32,9 +36,10 @@ func readSQLite(ctx context.Context, q querier, salt string) (*catalog, error) {
 		file = salt
 	}
 	c.space = "sqlite|" + file
+	replaces := make(map[*relation]bool)
 	err := each(ctx, q, sqliteRelations, func(scan func(...any) error) error {
 		var kind, definition string
-		r := &relation{schema: "main"}
+		r := &relation{schema: "main", folded: true}
 		if err := scan(&r.name, &kind, &definition, &r.triggers); err != nil {
 			return err
 		}
@@ -44,6 +49,9 @@ func readSQLite(ctx context.Context, q querier, salt string) (*catalog, error) {
 			r.never = "what view " + r.name + " reads is not known"
 		case strings.HasPrefix(strings.ToUpper(strings.TrimSpace(definition)), "CREATE VIRTUAL"):
 			r.never = "table " + r.name + " is virtual"
+		}
+		if sqliteReplaces.MatchString(definition) { // then any write may delete rows
+			r.triggers, replaces[r] = true, true
 		}
 		key := strings.ToLower(r.name)
 		c.relations[key] = append(c.relations[key], r)
@@ -58,7 +66,9 @@ func readSQLite(ctx context.Context, q querier, salt string) (*catalog, error) {
 			return err
 		}
 		for _, r := range c.relations[strings.ToLower(table)] {
-			r.key = []keyColumn{{column, keyInteger}}
+			if !replaces[r] {
+				r.key = []keyColumn{{column, keyInteger}}
+			}
 		}
 		return nil
 	})

@@ -59,7 +59,7 @@ func (w *writtenRows) note(cat *catalog, text *sqltext.Statement, args []any) {
 	if all.relation == nil {
 		return
 	}
-	keys, ok := all.relation.rowsOf(text.Where, args, maxRowsWritten)
+	keys, ok := all.relation.rowsWritten(text, args)
 	if !ok || all.catalog != cat || len(all.keys) > maxRowsWritten {
 		all.relation, all.keys = nil, nil
 		return
@@ -69,17 +69,22 @@ func (w *writtenRows) note(cat *catalog, text *sqltext.Statement, args []any) {
 	}
 }
 
-// writtenByKey returns the relation of which a text writes rows that its
-// condition confines, or nil.
+// writtenByKey returns the relation of which a text writes rows that it names by
+// key, or nil.
 func (c *catalog) writtenByKey(text *sqltext.Statement) *relation {
 	if c == nil || c.trusting || text.Multiple || text.Opaque || len(text.Writes) != 1 {
 		return nil
 	}
+	r := c.read(text.Writes[0])
 	// What begins so holds no other write, as a CTE would be.
-	if shape := text.Shape; !strings.HasPrefix(shape, "UPDATE") && !strings.HasPrefix(shape, "DELETE") {
-		return nil
+	switch shape := text.Shape; {
+	case r == nil:
+	case strings.HasPrefix(shape, "UPDATE") && !strings.HasPrefix(shape, "UPDATE OR "), strings.HasPrefix(shape, "DELETE"):
+		return r
+	case strings.HasPrefix(shape, "INSERT INTO ") && r.upserts(text.Upsert):
+		return r
 	}
-	return c.read(text.Writes[0])
+	return nil
 }
 
 // find returns the rows of the relation that the statement is confined to, or nil.
@@ -200,12 +205,21 @@ func changeOf(st *sqltext.Statement) change {
 	}
 	switch st.Operation {
 	case sqltext.Insert:
-		shape := strings.ToLower(st.Shape)
-		if !strings.HasPrefix(shape, "insert into") || strings.Contains(shape, "on conflict") || strings.Contains(shape, "on duplicate") {
+		switch shape := strings.ToLower(st.Shape); {
+		case !strings.HasPrefix(shape, "insert into "):
+			return changes
+		case st.Upsert != nil && st.Upsert.Nothing:
+			return inserts
+		case st.Upsert != nil:
+			return updates
+		case strings.Contains(shape, "on conflict"), strings.Contains(shape, "on duplicate"):
 			return changes
 		}
 		return inserts
 	case sqltext.Update:
+		if strings.HasPrefix(st.Shape, "UPDATE OR ") { // SQLite's may delete what is in the way
+			return changes
+		}
 		return updates
 	case sqltext.Delete:
 		return deletes

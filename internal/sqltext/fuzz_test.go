@@ -47,7 +47,7 @@ func checkInvariants(t *testing.T, text string) {
 		t.Fatalf("%q is %s, its shape %q is %s", text, describe(st), st.Shape, describe(shape))
 	}
 	// Comments, white space and closing semicolons change nothing.
-	if dressed := Parse("\n-- x\r\n/* '/* \" */*/\t" + text + "\n;;"); describe(dressed) != describe(st) || dressed.Shape != st.Shape || !reflect.DeepEqual(dressed.Where, st.Where) {
+	if dressed := Parse("\n-- x\r\n/* '/* \" */*/\t" + text + "\n;;"); describe(dressed) != describe(st) || dressed.Shape != st.Shape || !reflect.DeepEqual(dressed.Where, st.Where) || !reflect.DeepEqual(dressed.Upsert, st.Upsert) {
 		t.Fatalf("%q is %s, with comments %s", text, describe(st), describe(dressed))
 	}
 	// Nothing that comes second goes unseen.

@@ -100,5 +100,8 @@ func (s *Statement) size() int {
 	for i := range s.Where {
 		n += 64 + 8*cap(s.Where[i].Args)
 	}
+	if u := s.Upsert; u != nil {
+		n += 128 + 48*(len(u.Target)+len(u.Sets)) + 8*cap(u.Keys)
+	}
 	return n
 }

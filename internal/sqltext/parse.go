@@ -36,6 +36,8 @@ type parser struct {
 	alias              string
 	whereFrom, whereTo int
 	compound           bool // UNION and its like
+
+	inserted int // the token after the table of the outermost INSERT, for Upsert; 0: there is none
 }
 
 var parsers = sync.Pool{New: func() any { return new(parser) }}
@@ -82,6 +84,8 @@ func (p *parser) finish() {
 		st.Limit, st.Aggregate = false, false
 	} else if p.whereFrom >= 0 && p.items == 1 && !p.compound {
 		p.predicates()
+	} else if st.Operation == Insert && p.inserted > 0 {
+		p.upsert(p.inserted)
 	}
 }
 

@@ -44,6 +44,9 @@ type Statement struct {
 	// Where holds the equality conditions that are AND-ed at the top of the
 	// WHERE of a SELECT, UPDATE or DELETE on a single table.
 	Where []Predicate
+	// Upsert is what is known of the ON CONFLICT of an INSERT, when all of it can be
+	// read; else nil.
+	Upsert *Upsert
 
 	// Locking: FOR UPDATE, NO KEY UPDATE, SHARE, KEY SHARE, LOCK, or a function
 	// that takes an advisory lock.

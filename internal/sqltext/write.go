@@ -1,7 +1,7 @@
 package sqltext
 
 // insert reads INSERT and REPLACE in the forms of the three databases.
-func (p *parser) insert(bool) Operation {
+func (p *parser) insert(top bool) Operation {
 	p.st.writes = true
 	p.next()
 	for p.cur().kw != kwInto && p.insertWord() {
@@ -15,6 +15,9 @@ func (p *parser) insert(bool) Operation {
 	p.st.Writes = append(p.st.Writes, t)
 	if p.accept(kwAs) {
 		p.next()
+	}
+	if top {
+		p.inserted = p.pos
 	}
 	if p.cur().kind == kLParen && !p.queryStart(1) && p.at(1).kind != kLParen {
 		p.skipParens()
