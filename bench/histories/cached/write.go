@@ -115,6 +115,14 @@ func (s *session) writeStock(db *gorm.DB, o *op) error {
 func (s *session) bumpStock(db *gorm.DB, id uint32) (cell, error) {
 	var st Stock
 	number := s.group() + groups*uint16(s.random.IntN(stocks/groups))
+	if s.random.IntN(4) == 0 { // it is always there
+		st = Stock{ID: number, Grp: firstGroup(number)}
+		err := db.Clauses(clause.Returning{}, clause.OnConflict{
+			Columns:   []clause.Column{{Name: "id"}},
+			DoUpdates: clause.Assignments(map[string]any{"version": gorm.Expr("stocks.version + 1"), "writer": id}),
+		}).Create(&st).Error
+		return st.cell(), err
+	}
 	err := db.Model(&st).Clauses(clause.Returning{}).Where("id = ?", number).
 		UpdateColumns(map[string]any{"version": gorm.Expr("version + 1"), "writer": id}).Error
 	return st.cell(), err
