@@ -20,8 +20,8 @@
 // Only statements outside transactions on the plugin's own pool are served:
 // inside a transaction, and on a connection of db.Connection, everything comes
 // from the database. So do volatile and locking statements, system and temporary
-// tables, tables under row-level security, and tables that the database's
-// catalogue does not know.
+// tables, tables that the database's catalogue does not know, and tables under
+// row-level security, unless a tenant is declared: see [WithTenant].
 //
 // The end of a transaction is seen where GORM or the plugin's pool begins it.
 // While one is open that was begun otherwise, nothing is served or filled of the
@@ -34,8 +34,9 @@
 //
 // A SET outside transactions stays with a connection of the pool. After one that
 // is not known to be harmless, tables whose name is in several schemas are cached
-// only where statements name the schema; after a change of role this process
-// caches no result any more. Use SET LOCAL.
+// only where statements name the schema, and tables under row-level security not
+// at all; after a change of role this process caches no result any more. Use SET
+// LOCAL.
 //
 // A Redis that comes back with older data, from a snapshot or as a replica that
 // lagged, has all that it holds invalidated: its results may be stale for at most

@@ -66,6 +66,8 @@ type catalog struct {
 	relations map[string][]*relation // by name as sqltext folds it
 	functions map[string]function    // those of no one but the user, by name and schema.name
 	hidden    []hidden
+	// varied: sessions have settings of their own, which may be what policies look at.
+	varied bool
 }
 
 // relation is a table or a view.
@@ -81,6 +83,8 @@ type relation struct {
 	rival        bool               // another unique index has the primary key's columns
 	text         *sqltext.Statement // a view's definition
 	reads        []*relation        // a view's
+	as           int64              // the role that a view reads as; 0: whoever asks
+	security     *rowSecurity       // its row-level security, or nil
 	onDelete     []*relation        // tables that foreign keys change with it
 	onUpdate     []*relation
 	triggers     bool // a write runs code of the user's: triggers, rules, volatile defaults

@@ -2,6 +2,7 @@ package cachehook
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -67,12 +68,27 @@ type Config struct {
 	// row itself.
 	Affects map[string][]string
 
+	// Tenant tells for whom a statement, or a value by hand, is: its key is part
+	// of every entry's key, so that no two tenants share one, and statements on
+	// tables under row-level security are cached where it is not empty. [WithTenant]
+	// goes before it and says what is promised by it. It is called for each look-up
+	// on the caller's goroutine, must be quick and safe for concurrent use, and
+	// reports false where there is no tenant. Nil: there is none but by
+	// WithTenant.
+	//
+	// Sessions have to be prepared by the same function, and by the context of
+	// each statement, whatever connection it gets.
+	Tenant func(ctx context.Context) (key string, ok bool)
+
 	// Functions declares functions of the database's own by what they read: a
 	// function stock(products) that looks into "inventory" is {"stock":
 	// {"inventory"}}. The name may lead with its schema. Without it no statement
 	// is cached that calls a function which the catalogue does not call immutable,
 	// be it by name, as a column of a row ("products.stock"), by an operator
 	// or by a cast. Where an operator or a cast calls it, the function is declared.
+	// The same holds of functions that policies of row-level security call: one that
+	// only asks who asks is {"current_tenant": {}}, and then statements that call
+	// it by themselves take a tenant too.
 	Functions map[string][]string
 
 	// Warm are queries that are run at start, one after the other.
@@ -140,6 +156,10 @@ type Rule struct {
 	// at all. A query of several tables gets the shortest of their rules' times,
 	// which is not at all where one does not allow it.
 	StaleFor time.Duration
+	// Shared gives all tenants one result: the table shows the same rows to
+	// each, as a list of countries does. It counts for queries whose tables all
+	// are shared, and never for one that reads under row-level security.
+	Shared bool
 }
 
 // RevalidateAlways is the Lease of a cache that asks Redis at each hit.

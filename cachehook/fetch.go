@@ -26,7 +26,8 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 	if c == nil || !c.usable() {
 		return load(ctx)
 	}
-	resolved, known, err := c.resolve(ctx, tags)
+	who := c.tenantOf(ctx)
+	resolved, known, err := c.resolve(ctx, who, tags)
 	if err != nil {
 		return zero, err
 	}
@@ -34,7 +35,7 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 		return load(ctx)
 	}
 	form := formOf(reflect.TypeFor[T]())
-	q := query{key: handKey(reflect.TypeFor[T]().String(), key, resolved), terms: terms{ttl: ttl}, kind: kindBlob}
+	q := query{key: handKey(who, reflect.TypeFor[T]().String(), key, resolved), terms: terms{ttl: ttl}, kind: kindBlob}
 	q.cells, q.tags = c.handCells(resolved)
 	q.tally = c.tallies.first(q.cells)
 	s := c.find(ctx, &q)

@@ -12,8 +12,8 @@ import (
 )
 
 // handKey is the key of what is cached by hand.
-func handKey(kind, key string, tags []string) []byte {
-	b := appendString(append(make([]byte, 0, 64+len(key)), 'h'), kind)
+func handKey(who tenant, kind, key string, tags []string) []byte {
+	b := appendString(who.append(append(make([]byte, 0, 64+len(key)+len(who.key)), 'h')), kind)
 	b = binary.AppendUvarint(appendString(b, key), uint64(len(tags)))
 	for _, tag := range tags {
 		b = appendString(b, tag)
@@ -23,12 +23,12 @@ func handKey(kind, key string, tags []string) []byte {
 
 // Get returns a copy of what [Cache.Set] has put under key, if it is there and
 // none of its tags has been invalidated since. With Redis it may take a round
-// trip, or two.
+// trip, or two. The context's tenant is part of the key, here as in Set and Fetch.
 func (c *Cache) Get(ctx context.Context, key string) ([]byte, bool) {
 	if !c.usable() {
 		return nil, false
 	}
-	name := handKey("set", key, nil)
+	name := handKey(c.tenantOf(ctx), "set", key, nil)
 	var tags []string
 	if e := c.memory.get(name); e != nil {
 		for _, d := range e.deps {
@@ -74,15 +74,16 @@ func (c *Cache) Set(ctx context.Context, key string, v []byte, ttl time.Duration
 	if !c.usable() {
 		return nil
 	}
-	resolved, known, err := c.resolve(ctx, tags)
+	who := c.tenantOf(ctx)
+	resolved, known, err := c.resolve(ctx, who, tags)
 	if err != nil || !known {
 		return err
 	}
-	q := query{key: handKey("set", key, nil), terms: terms{ttl: ttl}, kind: kindBlob}
+	q := query{key: handKey(who, "set", key, nil), terms: terms{ttl: ttl}, kind: kindBlob}
 	q.cells, q.tags = c.handCells(resolved)
 	q.tally = c.tallies.first(q.cells)
 	began := c.now()
-	s := c.find(ctx, &query{key: handKey("none", "", nil), kind: kindBlob, cells: q.cells, tags: q.tags, tally: q.tally})
+	s := c.find(ctx, &query{key: handKey(who, "none", "", nil), kind: kindBlob, cells: q.cells, tags: q.tags, tally: q.tally})
 	if s.stamps == nil {
 		return nil // a writer is at work, or Redis is down: nothing is kept
 	}
@@ -95,9 +96,10 @@ func (c *Cache) Set(ctx context.Context, key string, v []byte, ttl time.Duration
 }
 
 // resolve checks the caller's tags and expands those of tables as the catalogue
-// tells. known is false when a table is not known, or what it depends on: then
-// nothing may be cached.
-func (c *Cache) resolve(ctx context.Context, tags []string) (resolved []string, known bool, err error) {
+// tells. known is false when a table is not known, or what it depends on, or when
+// it is under row-level security and there is no tenant: then nothing may be
+// cached.
+func (c *Cache) resolve(ctx context.Context, who tenant, tags []string) (resolved []string, known bool, err error) {
 	var tables []string
 	for _, tag := range tags {
 		if err := checkTag(tag); err != nil {
@@ -112,11 +114,15 @@ func (c *Cache) resolve(ctx context.Context, tags []string) (resolved []string, 
 		if cat == nil {
 			return nil, false, nil
 		}
-		more, why := cat.tableTags(name, c.cfg.Functions)
-		if why != "" {
+		read := cat.readsOf(name, c.cfg.Functions)
+		if read.why != "" {
 			return nil, false, nil
 		}
-		tables = append(tables, more...)
+		if read.secured != "" && !who.named() {
+			c.counts.bypass(reasonTenant)
+			return nil, false, nil
+		}
+		tables = append(tables, read.tags...)
 	}
 	if len(tables) > 0 {
 		tables = append([]string{everyTag, schemaTag}, compactTags(tables)...)
@@ -191,11 +197,11 @@ func (c *Cache) ownTags(tags []string, cat *catalog) (resolved []string, known b
 			resolved = append(resolved, tag)
 			continue
 		}
-		more, why := cat.tableTags(name, c.cfg.Functions)
-		if why != "" {
+		read := cat.readsOf(name, c.cfg.Functions)
+		if read.why != "" {
 			return nil, false
 		}
-		resolved = append(resolved, more...)
+		resolved = append(resolved, read.tags...)
 	}
 	return compactTags(resolved), true
 }

@@ -183,8 +183,13 @@ func openWith(t testing.TB, dsn string, cfg Config, gcfg *gorm.Config) *instance
 // openPrepared calls prepare before the cache is used.
 func openPrepared(t testing.TB, dsn string, cfg Config, gcfg *gorm.Config, prepare func(*Cache)) *instance {
 	t.Helper()
+	return openOver(t, postgres.Open(dsn), cfg, gcfg, prepare)
+}
+
+func openOver(t testing.TB, dialector gorm.Dialector, cfg Config, gcfg *gorm.Config, prepare func(*Cache)) *instance {
+	t.Helper()
 	gcfg.Logger = logger.Discard
-	db, err := gorm.Open(postgres.Open(dsn), gcfg)
+	db, err := gorm.Open(dialector, gcfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,11 +282,11 @@ func (i *instance) setPrice(t testing.TB, id, price int64) {
 // table is the tag of a table.
 func (i *instance) table(t testing.TB, name string) string {
 	t.Helper()
-	tags, why := i.cache.catalog.get(context.Background(), true).tableTags(name, nil)
-	if why != "" || len(tags) != 1 {
-		t.Fatalf("tags of %s: %v %s", name, tags, why)
+	read := i.cache.catalog.get(context.Background(), true).readsOf(name, nil)
+	if read.why != "" || len(read.tags) != 1 {
+		t.Fatalf("tags of %s: %v %s", name, read.tags, read.why)
 	}
-	return tags[0]
+	return read.tags[0]
 }
 
 // eventually waits for a condition.

@@ -164,7 +164,7 @@ func (c *Cache) readCatalog(ctx context.Context) (cat *catalog, err error) {
 	cat.schema = s
 	c.warnOfRules(cat)
 	if c.varies.Load() {
-		cat.path = nil
+		cat.path, cat.varied = nil, true
 	}
 	return cat, nil
 }

@@ -25,8 +25,10 @@ const pgSystem = `SELECT system_identifier::text FROM pg_catalog.pg_control_syst
 
 const pgPath = `SELECT schema FROM unnest(pg_catalog.current_schemas(true)) WITH ORDINALITY AS p(schema, n) ORDER BY n`
 
-const pgRelations = `SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relrowsecurity,
+const pgRelations = `SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relpersistence::text,
 	CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) ELSE '' END,
+	CASE WHEN c.relkind = 'v' AND NOT EXISTS (SELECT FROM pg_catalog.pg_options_to_table(c.reloptions) WHERE option_name = 'security_invoker'
+		AND option_value::boolean) THEN c.relowner ELSE 0 END::bigint,
 	EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D')
 	OR EXISTS (SELECT FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid AND w.ev_type <> '1')
 	OR EXISTS (SELECT FROM pg_catalog.pg_attrdef a JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass
@@ -45,7 +47,8 @@ const pgEdges = `SELECT 'i', inhrelid::bigint, inhparent::bigint FROM pg_catalog
 	UNION SELECT 'd', conrelid::bigint, confrelid::bigint FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confdeltype IN ('c', 'n', 'd')
 	UNION SELECT 'u', conrelid::bigint, confrelid::bigint FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confupdtype IN ('c', 'n', 'd')`
 
-const pgFunctions = `SELECT n.nspname, p.proname, pg_catalog.bool_or(p.provolatile = 'v'), pg_catalog.bool_or(p.provolatile <> 'i')
+const pgFunctions = `SELECT n.nspname, p.proname, pg_catalog.bool_or(p.provolatile = 'v'), pg_catalog.bool_or(p.provolatile <> 'i'),
+	pg_catalog.bool_or(coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) ~* '\m(current_setting|current_user|session_user|current_role)\M')
 	FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 	WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') GROUP BY 1, 2`
 
@@ -113,12 +116,11 @@ func readPostgres(ctx context.Context, q querier) (*catalog, error) {
 	err = each(ctx, q, pgRelations, func(scan func(...any) error) error {
 		var oid int64
 		var kind, persistence, definition string
-		var policies bool
 		r := &relation{}
-		if err := scan(&oid, &r.schema, &r.name, &kind, &persistence, &policies, &definition, &r.triggers); err != nil {
+		if err := scan(&oid, &r.schema, &r.name, &kind, &persistence, &definition, &r.as, &r.triggers); err != nil {
 			return err
 		}
-		r.describe(kind, persistence, policies, definition)
+		r.describe(kind, persistence, definition)
 		byOID[oid] = r
 		c.relations[r.name] = append(c.relations[r.name], r)
 		return nil
@@ -154,6 +156,9 @@ func readPostgres(ctx context.Context, q querier) (*catalog, error) {
 		return nil, err
 	}
 	uniteFamilies(family)
+	if err := readPolicies(ctx, q, byOID); err != nil {
+		return nil, err
+	}
 	if err := readKeys(ctx, q, byOID); err != nil {
 		return nil, err
 	}
@@ -164,11 +169,9 @@ func readPostgres(ctx context.Context, q querier) (*catalog, error) {
 }
 
 // describe notes what kind of relation it is.
-func (r *relation) describe(kind, persistence string, policies bool, definition string) {
+func (r *relation) describe(kind, persistence, definition string) {
 	r.temporary = persistence == "t"
 	switch {
-	case policies:
-		r.never = "table " + r.name + " has row-level security"
 	case r.temporary:
 		r.never = "table " + r.name + " is temporary"
 	case kind == "f":

@@ -12,6 +12,7 @@ import (
 type function struct {
 	volatile bool // one of them may write
 	changes  bool // the answer of one of them is not decided by its arguments alone
+	personal bool // the text of one of them asks who asks
 }
 
 // hidden is something that calls a function without a text showing a call: a
@@ -63,12 +64,12 @@ func (c *catalog) readFunctions(ctx context.Context, q querier, byOID map[int64]
 	err := each(ctx, q, pgFunctions, func(scan func(...any) error) error {
 		var schema, name string
 		var f function
-		if err := scan(&schema, &name, &f.volatile, &f.changes); err != nil {
+		if err := scan(&schema, &name, &f.volatile, &f.changes, &f.personal); err != nil {
 			return err
 		}
 		c.functions[schema+"."+name] = f
 		all := c.functions[name] // of all schemas
-		c.functions[name] = function{volatile: all.volatile || f.volatile, changes: all.changes || f.changes}
+		c.functions[name] = function{all.volatile || f.volatile, all.changes || f.changes, all.personal || f.personal}
 		return nil
 	})
 	if err != nil {
@@ -99,7 +100,7 @@ func (c *catalog) userFunction(name string) (f function, known bool) {
 	}
 	for _, schema := range c.path {
 		one, found := c.functions[schema+"."+name]
-		f = function{volatile: f.volatile || one.volatile, changes: f.changes || one.changes}
+		f = function{f.volatile || one.volatile, f.changes || one.changes, f.personal || one.personal}
 		known = known || found
 	}
 	return f, known

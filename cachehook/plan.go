@@ -20,6 +20,7 @@ type plan struct {
 	lead    []byte // of every key: a sum of the database, the text, and what its names mean
 	tally   *tally
 	why     string // why it cannot be cached, or ""
+	secured string // a table under row-level security, so that it takes a tenant; or ""
 	terms   terms  // of the rules, if they are for all its tables
 	ruled   bool
 
@@ -42,14 +43,15 @@ func (c *Cache) plan(sql string, text *sqltext.Statement, cat *catalog) *plan {
 	}
 	p := &plan{text: text, catalog: cat}
 	p.terms, p.ruled = c.byRule(text)
-	var tables []string
-	if tables, p.why = cat.readTags(text, c.cfg.Functions); p.why == "" {
+	read := cat.reads(text, c.cfg.Functions)
+	if p.why, p.secured = read.why, read.secured; p.why == "" {
+		tables := read.tags
 		p.cells, p.tags = c.tableCells(tables)
 		p.tally = c.tallies.first(p.cells)
 		lead := appendString(appendString(nil, cat.space), sql)
 		lead = binary.AppendUvarint(cat.identify(lead, text.Reads), uint64(len(p.tags)))
-		for _, tag := range p.tags {
-			lead = appendString(lead, tag)
+		for _, part := range slices.Concat(p.tags, read.sums) {
+			lead = appendString(lead, part)
 		}
 		sum := sha256.Sum256(lead) // each entry in memory holds its key
 		p.lead = append([]byte{'q'}, sum[:]...)

@@ -7,21 +7,34 @@ import (
 	"github.com/gorminfra/infra/internal/sqltext"
 )
 
+// needs is what a statement, or a table's tag, depends on.
+type needs struct {
+	tags    []string
+	secured string   // what it takes a tenant for, such as a table under row-level security; or ""
+	sums    []string // of the policies that apply
+	why     string   // why it cannot be cached for anybody, or ""
+}
+
 // readWalk collects the tags of everything that a statement reads: its tables,
-// those of views, and those that functions are declared to read.
+// those of views and policies, and those that functions are declared to read.
 type readWalk struct {
+	needs
 	catalog  *catalog
 	declared edges // of functions
-	tags     []string
-	why      string // why the statement cannot be cached, or ""
 	depth    int
+	seen     map[visit]struct{}
+}
+
+// visit is a relation that is read as a role; 0: as whoever asks.
+type visit struct {
+	relation *relation
+	as       int64
 }
 
 const maxViewDepth = 32
 
-// readTags returns the tags of what a statement reads, or why it cannot be
-// cached.
-func (c *catalog) readTags(text *sqltext.Statement, functions edges) (tags []string, why string) {
+// read returns what a statement reads.
+func (c *catalog) reads(text *sqltext.Statement, functions edges) needs {
 	w := readWalk{catalog: c, declared: functions}
 	for _, t := range text.Reads {
 		w.table(t)
@@ -30,8 +43,8 @@ func (c *catalog) readTags(text *sqltext.Statement, functions edges) (tags []str
 	return w.result()
 }
 
-// tableTags is readTags of a table alone.
-func (c *catalog) tableTags(name string, functions edges) (tags []string, why string) {
+// readsOf is reads of a table alone.
+func (c *catalog) readsOf(name string, functions edges) needs {
 	w := readWalk{catalog: c, declared: functions}
 	w.table(tableNamed(name))
 	return w.result()
@@ -44,17 +57,26 @@ func tableNamed(name string) sqltext.Table {
 	return sqltext.Table{Name: name}
 }
 
-func (w *readWalk) result() (tags []string, why string) {
+func (w *readWalk) result() needs {
 	if w.why != "" {
-		return nil, w.why
+		return needs{why: w.why}
 	}
 	slices.Sort(w.tags)
-	return slices.Compact(w.tags), ""
+	w.tags = slices.Compact(w.tags)
+	slices.Sort(w.sums)
+	return w.needs
 }
 
 func (w *readWalk) never(why string) {
 	if w.why == "" {
 		w.why = why
+	}
+}
+
+// tenant notes that the answer depends on who asks.
+func (w *readWalk) tenant(what string) {
+	if w.secured == "" {
+		w.secured = what
 	}
 }
 
@@ -64,13 +86,23 @@ func (w *readWalk) table(t sqltext.Table) {
 		return
 	}
 	if r := w.catalog.read(t); r != nil {
-		w.relation(r)
+		w.relation(r, 0)
 		return
 	}
 	w.never("which table " + t.String() + " is meant is not known")
 }
 
-func (w *readWalk) relation(r *relation) {
+// relation follows what is read as a role. Policies may read tables whose policies
+// read others, and so on in circles.
+func (w *readWalk) relation(r *relation, as int64) {
+	v := visit{r, as}
+	if _, again := w.seen[v]; again {
+		return
+	}
+	if w.seen == nil {
+		w.seen = make(map[visit]struct{})
+	}
+	w.seen[v] = struct{}{}
 	switch {
 	case r.never != "":
 		w.never(r.never)
@@ -78,12 +110,37 @@ func (w *readWalk) relation(r *relation) {
 		w.never("view " + r.name + " is nested too deep")
 	case !r.view:
 		w.tags = append(w.tags, r.root)
+		if r.security != nil && (as == 0 || as != r.security.exempt) {
+			w.secure(r, as)
+		}
 	default:
 		w.depth++
 		for _, base := range r.reads {
-			w.relation(base)
+			w.relation(base, r.as)
 		}
 		w.functions(r.text)
+		w.depth--
+	}
+}
+
+// secure follows the policies of a table. Those of its partitions and children do
+// not apply where it is the table that is named.
+func (w *readWalk) secure(r *relation, as int64) {
+	switch g := r.security; {
+	case g.never != "":
+		w.never(g.never)
+	case w.catalog.varied:
+		w.never("table " + r.name + " has row-level security, and the settings of a session were changed")
+	default:
+		w.tenant("table " + r.name)
+		w.sums = append(w.sums, g.sum)
+		w.depth++
+		for _, t := range g.reads {
+			w.relation(t, as)
+		}
+		for _, text := range g.texts {
+			w.functions(text)
+		}
 		w.depth--
 	}
 }
@@ -92,6 +149,9 @@ func (w *readWalk) relation(r *relation) {
 func (w *readWalk) functions(text *sqltext.Statement) {
 	for _, name := range text.Functions {
 		f, users := w.catalog.userFunction(name)
+		if f.personal {
+			w.tenant("function " + name)
+		}
 		switch {
 		case users && f.changes:
 			w.call(name, "function "+name+" may answer differently each time, or reads tables")
@@ -102,6 +162,9 @@ func (w *readWalk) functions(text *sqltext.Statement) {
 	for _, h := range w.catalog.hiddenIn(text) {
 		if !w.catalog.inPath(h) {
 			continue
+		}
+		if w.catalog.functions[h.schema+"."+h.function].personal {
+			w.tenant("function " + h.function)
 		}
 		w.call(h.function, h.what()+" calls function "+h.function+", which may answer differently each time, or reads tables")
 	}

@@ -13,6 +13,7 @@ type terms struct {
 	ttl      time.Duration // 0: as the levels say
 	notFound time.Duration // 0: as Config says; negative: not at all
 	stale    time.Duration // beyond the TTL, while it is read anew
+	shared   bool          // by all tenants
 }
 
 // byRule reports whether every table that the text reads has a rule, and the
@@ -30,6 +31,7 @@ func (c *Cache) byRule(text *sqltext.Statement) (t terms, ok bool) {
 		}
 		t.ttl = shorter(t.ttl, r.TTL)
 		t.notFound = shorter(t.notFound, r.NotFoundTTL)
+		t.shared = r.Shared && (i == 0 || t.shared)
 		if i == 0 || r.StaleFor < t.stale {
 			t.stale = r.StaleFor
 		}

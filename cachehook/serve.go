@@ -21,8 +21,8 @@ const unstorableFor = 10 * time.Second
 
 // queryKey writes the key of a statement to b. It reports false when an argument
 // cannot be told from its look.
-func queryKey(b []byte, p *plan, r *hook.Record, t terms, own []string) ([]byte, bool) {
-	b = append(b, p.lead...)
+func queryKey(b []byte, p *plan, r *hook.Record, who tenant, t terms, own []string) ([]byte, bool) {
+	b = who.append(append(b, p.lead...))
 	dest := "rows"
 	if r.Chain == hook.Query && r.DB.Statement.Dest != nil {
 		dest = reflect.TypeOf(r.DB.Statement.Dest).String()
@@ -68,11 +68,15 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 	if p.why != "" || !known {
 		return c.through(ctx, r, reasonTable)
 	}
+	who, ok := p.of(c.tenantOf(ctx))
+	if !ok {
+		return c.through(ctx, r, reasonTenant)
+	}
 	buf := keyBuffers.Get().(*[]byte)
 	defer func() { keyBuffers.Put(buf) }()
-	key, ok := queryKey((*buf)[:0], p, r, terms, own)
+	key, told := queryKey((*buf)[:0], p, r, who, terms, own)
 	*buf = key
-	if !ok {
+	if !told {
 		return c.through(ctx, r, reasonArgument)
 	}
 	q := query{

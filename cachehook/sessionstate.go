@@ -34,7 +34,7 @@ func (c *Cache) sessionChanges(what effect) {
 	case what == otherNames && !c.varies.Swap(true):
 		c.sessions.Add(1)
 		c.catalog.forget()
-		c.cfg.Logger.Info("cachehook: the settings of a session were changed: tables whose name is in several schemas are cached no more where a statement does not name the schema")
+		c.cfg.Logger.Info("cachehook: the settings of a session were changed: tables whose name is in several schemas are cached no more where a statement does not name the schema, and tables under row-level security not at all")
 	case what == otherRole && !c.roles.Swap(true):
 		c.sessions.Add(1)
 		c.cfg.Logger.Warn("cachehook: the role of a session was changed, which stays with its connection in the pool: no result is cached any more by this process; use SET LOCAL in a transaction")

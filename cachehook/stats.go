@@ -18,10 +18,11 @@ const (
 	reasonWriter                 // a write of a tag is under way
 	reasonRedis                  // Redis does not answer
 	reasonRoster                 // not all instances know yet that the table is cached
+	reasonTenant                 // row-level security, and no tenant is declared
 	reasons
 )
 
-var reasonNames = [reasons]string{"table", "catalog", "argument", "tag", "size", "writer", "redis", "roster"}
+var reasonNames = [reasons]string{"table", "catalog", "argument", "tag", "size", "writer", "redis", "roster", "tenant"}
 
 // counters only grow.
 type counters struct {
@@ -46,7 +47,8 @@ type Stats struct {
 	Corrupt        uint64 // payloads of Redis that could not be read; each was a miss
 	RedisErrors    uint64 // calls of Redis that failed or took too long
 	// Bypasses counts statements that went to the database without trying to
-	// fill, by reason: table, catalog, argument, tag, size, writer, redis, roster.
+	// fill, by reason: table, catalog, argument, tag, size, writer, redis, roster,
+	// tenant (row-level security, and none is declared).
 	Bypasses map[string]uint64
 	// CorruptBy splits Corrupt by reason: foreign, version, checksum, structure,
 	// mismatch.

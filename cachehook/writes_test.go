@@ -130,12 +130,12 @@ func TestWritesLeaveOtherTablesCached(t *testing.T) {
 
 func TestC10NeverCached(t *testing.T) {
 	t.Parallel()
-	dsn := database(t)
+	dsn, reader := database(t), fmt.Sprintf("reader%d", schemas.n.Add(1))
 	exec(t, dsn,
 		`CREATE VIEW fresh AS SELECT id, now() AS at FROM products`,
 		`CREATE VIEW named AS SELECT relname FROM pg_class`,
 		`CREATE TABLE secret (id bigint)`, `ALTER TABLE secret ENABLE ROW LEVEL SECURITY`,
-		`CREATE VIEW secrets AS SELECT id FROM secret`,
+		`CREATE VIEW secrets AS SELECT id FROM secret`, `CREATE ROLE `+reader, `ALTER VIEW secrets OWNER TO `+reader, `GRANT SELECT ON secret TO `+reader,
 		`CREATE FUNCTION mine() RETURNS bigint STABLE LANGUAGE sql AS $$ SELECT count(*) FROM products $$`,
 	)
 	db := open(t, dsn, Config{})

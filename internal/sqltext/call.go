@@ -98,7 +98,12 @@ func (p *parser) function(schema string, name *token) bool {
 		return false
 	}
 	p.st.Functions = append(p.st.Functions, f.name)
-	p.st.Unstable = p.st.Unstable || f.class != pure || p.at(1).kind == kRParen && (f.name == "date" || f.name == "time") // SQLite's now
+	switch {
+	case f.personal:
+		p.st.Unstable = true
+	case f.class != pure || p.at(1).kind == kRParen && (f.name == "date" || f.name == "time"): // SQLite's now
+		p.unstable()
+	}
 	p.st.Volatile = p.st.Volatile || f.class == primary
 	p.st.Locking = p.st.Locking || f.locks
 	p.st.Session = p.st.Session || f.session

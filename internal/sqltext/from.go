@@ -39,13 +39,13 @@ func (p *parser) fromItem(s *clauseState) {
 		return
 	}
 	if t.kw == kwCurrent && t.flags&fSoft == 0 {
-		p.st.Unstable = true
+		p.unstable()
 		p.next()
 		p.fromAlias(s)
 		return
 	}
 	if t.kw == kwCurrent { // a table called user in SQLite or MySQL; Postgres means the function
-		p.st.Unstable = true
+		p.unstable()
 		p.st.Reads = append(p.st.Reads, Table{Name: foldLower(p.src(t))})
 		p.next()
 		p.fromAlias(s)
@@ -113,7 +113,7 @@ func (p *parser) fromAlias(s *clauseState) {
 		p.skipParens()
 	}
 	if p.accept(kwTablesample) {
-		p.st.Unstable = true
+		p.unstable()
 		p.tableName() // the method
 		if p.cur().kind == kLParen {
 			p.paren()

@@ -28,6 +28,7 @@ type function struct {
 	session   bool
 	foreign   bool // not of Postgres
 	opaque    bool // may write what the text does not name
+	personal  bool // unstable only by who asks
 }
 
 // Postgres calls a function stable when its answer can change between
@@ -119,6 +120,20 @@ min mode percentile_cont percentile_disc range_agg range_intersect_agg regr_avgx
 regr_r2 regr_slope regr_sxx regr_sxy regr_syy std stddev stddev_pop stddev_samp string_agg sum total var_pop var_samp
 variance xmlagg`
 
+// personalFunctions depend on who asks: on a session's role and settings, and on
+// which roles are members of which.
+const personalFunctions = `current_setting pg_has_role`
+
+// personal reports whether a word of the grammar means who asks.
+func personal(word string) bool {
+	for _, w := range [...]string{"CURRENT_USER", "SESSION_USER", "CURRENT_ROLE", "USER"} {
+		if isWord(word, w) {
+			return true
+		}
+	}
+	return false
+}
+
 // functions holds every known function by its folded name. It is built when the
 // first call is met.
 var functions = sync.OnceValue(func() map[string]*function {
@@ -145,6 +160,9 @@ var functions = sync.OnceValue(func() map[string]*function {
 	}
 	for name := range strings.FieldsSeq(anyWrite) {
 		m[name].opaque = true
+	}
+	for name := range strings.FieldsSeq(personalFunctions) {
+		m[name].personal = true
 	}
 	for name := range strings.FieldsSeq(aggregateFunctions) {
 		m[name].aggregate = true

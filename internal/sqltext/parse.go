@@ -27,6 +27,7 @@ type parser struct {
 	started  bool           // an operation has been found for the first statement
 	sub      int            // queries inside the outermost one that are open
 	grouping bool           // inside GROUP BY, where CUBE and ROLLUP are no functions
+	moving   bool           // Unstable, and not only by who asks
 	ctes     map[string]int // names of the CTEs in sight
 	verbatim int            // tokens before it keep their literals in the shape
 
@@ -76,6 +77,7 @@ func (p *parser) finish() {
 	st := p.st
 	st.Reads, st.Writes = dedupe(st.Reads), dedupe(st.Writes)
 	st.Functions, st.UnknownFunctions = dedupe(st.Functions), dedupe(st.UnknownFunctions)
+	st.Personal = st.Unstable && !p.moving
 	for _, t := range st.Reads {
 		st.System = st.System || t.system()
 		st.Session = st.Session || t.session()
@@ -122,6 +124,10 @@ func (p *parser) next() {
 		p.pos++
 	}
 }
+
+// unstable notes that the answer is not decided by tables, parameters and who
+// asks.
+func (p *parser) unstable() { p.st.Unstable, p.moving = true, true }
 
 // accept steps over the keyword if it is at hand.
 func (p *parser) accept(kw keyword) bool {

@@ -189,7 +189,9 @@ func (p *parser) clauses(s clauseState) {
 			p.next()
 			p.pos = typeEnd(p.text, p.toks, p.pos)
 		case kString:
-			p.st.Unstable = p.st.Unstable || movingTime(p.src(t))
+			if movingTime(p.src(t)) {
+				p.unstable()
+			}
 			p.next()
 		case kQuoted:
 			p.name()
@@ -299,10 +301,14 @@ func (p *parser) keyword(s *clauseState, t *token) bool {
 			p.selectInto()
 		}
 	case kwCurrent:
-		p.st.Unstable = true
+		if word := p.src(p.cur()); personal(word) {
+			p.st.Unstable = true
+		} else {
+			p.unstable()
+		}
 		p.next()
 	case kwTablesample:
-		p.st.Unstable = true
+		p.unstable()
 		p.next()
 	default:
 		return false

@@ -57,6 +57,9 @@ type Statement struct {
 	// Unstable: the answer is not decided by tables and parameters alone: now(),
 	// random(), CURRENT_USER, 'today', TABLESAMPLE, pg_stat_* and their like.
 	Unstable bool
+	// Personal: Unstable for no other reason than who asks: CURRENT_USER and its
+	// like, current_setting, pg_has_role.
+	Personal bool
 	// Multiple: there is more than one statement in the text.
 	Multiple bool
 	// Session: the state of the session is changed or used: SET, set_config,
