@@ -148,7 +148,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			_, cfg := benchShared(b, 1)
 			tag := "{" + cfg.Name + "}"
-			keys := []string{tag + "1", tag + "2", tag + "3", tag + "4", tag + "e"}
+			keys := []string{tag + "log 1", tag + "log 2", tag + "lease 1", tag + "lease 2", tag + "e"}
 			if err := cfg.Redis.ConfigResetStat(b.Context()).Err(); err != nil {
 				b.Fatal(err)
 			}

@@ -101,8 +101,13 @@ func (r *redisLogs) ask(ctx context.Context, c *call) error {
 		if cl.paid {
 			continue
 		}
-		keys = append(keys, cl.from.keys[0], cl.from.keys[1])
+		keys = append(keys, cl.from.keys[0])
 		args = append(args, cl.limit.argMax, cl.limit.argWindow, cl.extra, cl.limit.argT, cl.arm)
+	}
+	for i := range c.claims {
+		if cl := &c.claims[i]; !cl.paid {
+			keys = append(keys, cl.from.keys[1])
+		}
 	}
 	keys = append(keys, c.t.held.tags[c.share]+epochKey)
 	v, err := r.script.Run(ctx, r.client, keys, args...).Result()

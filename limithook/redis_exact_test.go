@@ -21,7 +21,9 @@ type clockedRedis struct {
 func newClockedRedis(t *testing.T) *clockedRedis {
 	t.Helper()
 	c := &clockedRedis{t: t, client: client(t, ""), key: "clock:" + digest(t.Name(), 8)}
-	source := strings.Replace(decideSource, "call('TIME')", fmt.Sprintf("{0, call('GET', '%s')}", c.key), 1)
+	// Like TIME: the seconds, and the microseconds without leading zeros.
+	clock := fmt.Sprintf("(function(v) return {string.sub(v, 1, -7), string.format('%%d', string.sub(v, -6))} end)(call('GET', '%s'))", c.key)
+	source := strings.Replace(decideSource, "call('TIME')", clock, 1)
 	if source == decideSource {
 		t.Fatal("the script reads the time in another way")
 	}
