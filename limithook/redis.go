@@ -26,6 +26,8 @@ var (
 const (
 	// globalKey is the account of all together.
 	globalKey = "g"
+	// probeKey is the account that a probe charges.
+	probeKey = "p"
 	// epochKey is when something else than time last made room.
 	epochKey = "epoch"
 	// longestDirect is the longest Timeout in which the end of a caller's context
@@ -145,9 +147,12 @@ func (p *reply) read(fields []any) error {
 	return nil
 }
 
-// probe asks a question that charges nobody, and needs what a real one needs.
+// probe asks a question that needs what a real one needs, to write among it: a
+// server that became a replica, has no memory left or cannot save reads and does not
+// write. It charges an account of its own, which is no user's, for a second.
 func (r *redisLogs) probe(ctx context.Context) error {
-	return r.script.Run(ctx, r.client, []string{r.tag + "log:" + globalKey, r.tag + "lease:" + globalKey, r.tag + epochKey}, false, 1, 1, 1000, 0, 0, 0).Err()
+	keys := keysIn(r.tag, probeKey)
+	return r.script.Run(ctx, r.client, []string{keys[0], keys[1], r.tag + epochKey}, true, 1, maxMax, 1_000_000, 0, 0, true).Err()
 }
 
 // unreachable returns why no connection can be made, nil if one can or if it is
