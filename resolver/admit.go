@@ -71,8 +71,9 @@ func (n *node) passOn(now int64) {
 
 // The marks of a statement.
 const (
-	markSpilled = 1 << iota // it counts as spilled
-	markAgain               // its session knows of the attempt that comes, and not of the one that ends
+	markSpilled  = 1 << iota // it counts as spilled
+	markAgain                // its session knows of the attempt that comes, and not of the one that ends
+	markMayWrite             // a standby refused it as a write, although it looks like a read
 )
 
 // admit chooses a node for a read or write outside transactions and counts it in.

@@ -27,6 +27,9 @@ func (a *router) Retry(ctx context.Context, rec *hook.Record, cause error) *hook
 		}
 		return nil
 	}
+	if f == noFailure && r.live.Load() && !failed.isPrimary() && refusedByStandby(cause) {
+		return r.onPrimaryInstead(ctx, rec, cause)
+	}
 	if f == noFailure && r.live.Load() || f == conflict && failed.isPrimary() {
 		return nil
 	}
@@ -125,6 +128,9 @@ func (a *router) Done(rec *hook.Record, hn *hook.Node, err error, d time.Duratio
 	}
 	n.leave()
 	n.home.unspill(rec)
+	if rec.Mark&markMayWrite != 0 { // also after the attempt that was refused, which is no harm
+		a.r.Wrote(rec.Context)
+	}
 	if rec.Mark&markAgain != 0 { // of the attempt before: takeBack has counted it out
 		rec.Mark &^= markAgain
 	} else if s, ok := rec.Session.(*session); ok && rowsOf(rec) {
