@@ -46,7 +46,7 @@ func TestR05OwnWritesAreSeenByTheOtherProcess(t *testing.T) {
 	for i := range 20 {
 		want := fmt.Sprint("name", i)
 		writer.do(http.MethodPost, first+"/?name="+want)
-		if writer.cookie == "" {
+		if writer.cookies["infra-token"] == "" {
 			t.Fatal("a write sets no cookie")
 		}
 		if got := writer.do(http.MethodGet, second); got != want {
@@ -59,31 +59,34 @@ func TestR05OwnWritesAreSeenByTheOtherProcess(t *testing.T) {
 	if stale == 0 {
 		t.Error("the replica was never asked, and nothing was shown")
 	}
-	for _, broken := range []string{"x", writer.cookie[:len(writer.cookie)-1], strings.Repeat("A", 72)} {
-		guest := &client{t: t, cookie: broken}
-		if got := guest.do(http.MethodGet, second); got != "name19" {
-			t.Errorf("with the token %q a replica was read: %q", broken, got)
-		}
-		if guest.cookie == broken {
-			t.Error("a broken token is not replaced")
+	good := writer.cookies["infra-token"]
+	for _, broken := range []string{"x", good[:len(good)-1], strings.Repeat("A", 72)} {
+		for _, name := range []string{"infra-token", "infra-token-read"} {
+			guest := &client{t: t, cookies: map[string]string{name: broken}}
+			if got := guest.do(http.MethodGet, second); got != "name19" {
+				t.Errorf("with the token %q a replica was read: %q", broken, got)
+			}
+			if read := guest.cookies["infra-token-read"]; read == "" || read == broken {
+				t.Error("no token takes the place of a broken one")
+			}
 		}
 	}
 	check(t, c.Replica(0).ResumeReplay(deadline(t)))
 }
 
-// client keeps the token as a browser does.
+// client keeps the tokens as a browser does.
 type client struct {
-	t      *testing.T
-	cookie string
-	header http.Header // of the last answer
+	t       *testing.T
+	cookies map[string]string
+	header  http.Header // of the last answer
 }
 
 func (c *client) do(method, url string) string {
 	c.t.Helper()
 	req, err := http.NewRequestWithContext(deadline(c.t), method, url, nil)
 	check(c.t, err)
-	if c.cookie != "" {
-		req.AddCookie(&http.Cookie{Name: "infra-token", Value: c.cookie})
+	for name, value := range c.cookies {
+		req.AddCookie(&http.Cookie{Name: name, Value: value})
 	}
 	resp, err := http.DefaultClient.Do(req)
 	check(c.t, err)
@@ -93,8 +96,8 @@ func (c *client) do(method, url string) string {
 	check(c.t, err)
 	c.header = resp.Header
 	for _, k := range resp.Cookies() {
-		if k.Name != "infra-token" {
-			continue
+		if name, wrote := "infra-token", method == http.MethodPost; wrote != (k.Name == name) || !strings.HasPrefix(k.Name, name) {
+			c.t.Errorf("%s sets the cookie %s", method, k.Name)
 		}
 		if !k.HttpOnly || !k.Secure || k.SameSite != http.SameSiteLaxMode || k.Path != "/" || k.MaxAge != 3660 {
 			c.t.Errorf("cookie %s", k)
@@ -102,7 +105,10 @@ func (c *client) do(method, url string) string {
 		if resp.Header.Get("Cache-Control") != "private" {
 			c.t.Errorf("Cache-Control is %q beside a cookie", resp.Header.Get("Cache-Control"))
 		}
-		c.cookie = k.Value
+		if c.cookies == nil {
+			c.cookies = map[string]string{}
+		}
+		c.cookies[k.Name] = k.Value
 	}
 	return body.String()
 }

@@ -34,8 +34,14 @@ func (r *Resolver) heedToken(q *question, h *handed) {
 // before a failover, or no token at all, sends the reads to the primary; the
 // empty one says nothing. It does not block.
 func (r *Resolver) WithToken(ctx context.Context, token string) context.Context {
+	ctx, _ = r.withToken(ctx, token)
+	return ctx
+}
+
+// withToken is WithToken, and reports whether the token could be read.
+func (r *Resolver) withToken(ctx context.Context, token string) (_ context.Context, readable bool) {
 	if token == "" {
-		return ctx
+		return ctx, false
 	}
 	parts, err := decodeTokens(token, r.keys(), time.Now())
 	if err != nil {
@@ -45,7 +51,24 @@ func (r *Resolver) WithToken(ctx context.Context, token string) context.Context 
 		ctx = with(ctx, func(o *options) { o.sessions = &sessions{} })
 	}
 	r.receiveAll(ctx, parts)
-	return ctx
+	return ctx, err == nil
+}
+
+// bring notes the mark of the writers' cookies that came with the request.
+func (s *session) bring(mark string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.brought = mark
+}
+
+// broughtMark is what bring has noted; nil has none.
+func (s *session) broughtMark() string {
+	if s == nil {
+		return ""
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.brought
 }
 
 // unreadable is what a token tells that cannot be read.

@@ -2,16 +2,31 @@ package resolver
 
 import (
 	"context"
+	"encoding/base64"
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // This file carries tokens in HTTP. The plugin's Middleware calls it; a program
 // with a framework of its own may, too.
 
+// Requests of one client overlap. A read that began before a write returned, and is
+// answered after it, must not take the write's token away: so reads have a cookie of
+// their own. It names the writer's cookie that it stands for too, since a reader
+// cannot replace that one without the same danger.
+
+// readSuffix follows Session.Name in the name of the cookie that reads set.
+const readSuffix = "-read"
+
+// coverSign stands in a reader's cookie between its token and the mark of the
+// writer's cookie that this stands for.
+const coverSign = "."
+
 // ReadToken takes the request's token into the session of ctx, as
-// [Resolver.WithToken] does. It reads the cookie, or the header, that
+// [Resolver.WithToken] does. It reads the cookies, or the header, that
 // Config.Session names; without a Key it returns ctx.
 func (r *Resolver) ReadToken(ctx context.Context, req *http.Request) context.Context {
 	if len(r.cfg.Session.Key) == 0 || !r.live.Load() {
@@ -24,10 +39,38 @@ func (r *Resolver) ReadToken(ctx context.Context, req *http.Request) context.Con
 		}
 		return ctx
 	}
-	for _, c := range req.CookiesNamed(s.Name) {
-		ctx = r.WithToken(ctx, c.Value) //nolint:fatcontext // as above
+	written := req.CookiesNamed(s.Name)
+	mark := markOf(written)
+	covered := false
+	for _, c := range req.CookiesNamed(s.Name + readSuffix) {
+		text, covers, _ := strings.Cut(c.Value, coverSign)
+		var readable bool
+		ctx, readable = r.withToken(ctx, text) //nolint:fatcontext // as above
+		covered = covered || readable && covers == mark
 	}
+	if mark == "" {
+		return ctx
+	}
+	if !covered {
+		for _, c := range written {
+			ctx = r.WithToken(ctx, c.Value) //nolint:fatcontext // as above
+		}
+	}
+	r.sessionAt(ctx).bring(mark)
 	return ctx
+}
+
+// markOf tells what writers' cookies a request brought from all others; empty when
+// it brought none.
+func markOf(cookies []*http.Cookie) string {
+	if len(cookies) == 0 {
+		return ""
+	}
+	h := xxhash.New()
+	for _, c := range cookies {
+		_, _ = h.WriteString(c.Value + "\n")
+	}
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
 }
 
 // WriteToken puts the token of ctx's session into a response's header h, before
@@ -65,8 +108,15 @@ func (r *Resolver) WriteToken(ctx context.Context, h http.Header) {
 	if cfg.Header {
 		h.Set(cfg.Name, text)
 	} else {
+		name := cfg.Name
+		if !wrote {
+			name += readSuffix
+			if mark := list[0].broughtMark(); mark != "" {
+				text += coverSign + mark
+			}
+		}
 		c := http.Cookie{
-			Name: cfg.Name, Value: text, Path: cfg.Path, Domain: cfg.Domain, MaxAge: int(cfg.TTL / time.Second),
+			Name: name, Value: text, Path: cfg.Path, Domain: cfg.Domain, MaxAge: int(cfg.TTL / time.Second),
 			Secure: !cfg.Insecure, HttpOnly: true, SameSite: cfg.SameSite,
 		}
 		h.Add("Set-Cookie", c.String())

@@ -61,7 +61,7 @@ func (g *rig) request(token string, header http.Header, work func(ctx context.Co
 		return header.Get(cfg.Name), header
 	}
 	for _, c := range (&http.Response{Header: header}).Cookies() {
-		set = c.Value
+		set, _, _ = strings.Cut(c.Value, coverSign)
 	}
 	return set, header
 }

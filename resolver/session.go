@@ -24,6 +24,7 @@ type session struct {
 	rows    *node   // where all of them are; nil: on several
 	rowsRun uint64  // of rows
 	handed  *handed // what tokens told; nil: none came
+	brought string  // marks the writers' cookies that came
 
 	last    *node  // where the last read that has ended was; nil: not on a node
 	lastRun uint64 // of last

@@ -23,14 +23,17 @@ type Session struct {
 	// in every process, then make it Key and keep the old one here, and drop it a
 	// TTL later. At most 8.
 	OldKeys [][]byte
-	// Name is that of the cookie or header. Default "infra-token". Two databases
-	// need two names.
+	// Name is that of the header, or of the cookie that requests set which wrote;
+	// that of those which only read has "-read" behind it. Default "infra-token".
+	// Two databases need two names.
 	Name string
 	// TTL is how long a token counts. Default MaxLag and a minute, at most a day:
 	// by then a replica within MaxLag has what the token stands for.
 	TTL time.Duration
-	// Header carries the token in a header instead of a cookie, for clients that
-	// send back what they received last, such as other services.
+	// Header carries the token in a header instead of cookies, for clients that
+	// send back what they received last, such as other services. One that has several
+	// requests under way at once sends back what all of them answered: the header
+	// may stand in a request more than once.
 	Header bool
 	// WritesOnly sets a token for requests that wrote and for no others. Reads
 	// are then monotonic within a request only, and readers get no cookie.
