@@ -98,22 +98,45 @@ var (
 
 // Serves implements hook.Server.
 func (p part) Serves(r *hook.Record) bool {
-	if r.Access != hook.ReadOnly || !r.Text.CacheableIf(anyFunction) || p.c.closed.Load() || p.c.roles.Load() {
+	switch p.c.unasked(r) {
+	case "":
+	case ReasonRule:
+		p.c.checkRules()
 		return false
-	}
-	if _, given := optionOf(r.DB.Statement); !given {
-		if _, ok := p.c.ruleOf(r.Text); !ok {
-			p.c.checkRules()
-			return false
-		}
+	default:
+		return false
 	}
 	if start := p.c.startWarming.Load(); start != nil {
 		p.c.startWarming.Store(nil)
 		(*start)()
 	}
+	return true
+}
+
+// unasked says why the cache has no business with a statement, or "". Other than
+// Serves it changes nothing.
+func (c *Cache) unasked(r *hook.Record) Reason {
+	switch {
+	case c.closed.Load():
+		return ReasonClosed
+	case r.Access != hook.ReadOnly || !r.Text.CacheableIf(anyFunction):
+		return ReasonStatement
+	case c.roles.Load():
+		return ReasonSession
+	}
+	if _, given := optionOf(r.DB.Statement); !given {
+		if _, ok := c.ruleOf(r.Text); !ok {
+			return ReasonRule
+		}
+	}
 	// A statement that names its node wants that node's answer.
-	h := r.Hint()
-	return !h.Write && h.Use == "" && !skipped(r.Context)
+	if h := r.Hint(); h.Write || h.Use != "" {
+		return ReasonNode
+	}
+	if skipped(r.Context) {
+		return ReasonSkip
+	}
+	return ""
 }
 
 // Serve implements hook.Server.

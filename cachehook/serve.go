@@ -38,52 +38,63 @@ func queryKey(b []byte, p *plan, r *hook.Record, who tenant, t terms, own []stri
 	return appendArgs(b, r.Args)
 }
 
-// serve answers a statement from the cache or lets it through.
-func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
+// decide settles what can be told of a statement before anything is looked up: by
+// which terms and tags, and under which key, which it writes to buf. It reports false,
+// and why, when the cache cannot be used for it; then q has what is known so far.
+func (c *Cache) decide(ctx context.Context, r *hook.Record, q *query, buf []byte) (why reason, ok bool) {
 	o, _ := optionOf(r.DB.Statement)
-	terms, _ := c.ruleOf(r.Text)
+	q.kind, q.args = kindRows, r.Args
+	q.terms, _ = c.ruleOf(r.Text)
 	if o.ttl != nil {
-		terms.ttl = *o.ttl
+		q.ttl = *o.ttl
 	}
 	if o.stale != nil {
-		terms.stale = min(max(*o.stale, 0), maxTTL)
+		q.stale = min(max(*o.stale, 0), maxTTL)
 	}
 	for _, tag := range o.tags {
 		if checkTag(tag) != nil {
-			return c.through(ctx, r, reasonTag)
+			return reasonTag, false
 		}
 	}
-	sessions := c.sessions.Load()
-	now := c.now()
-	cat := c.catalog.fresh(now)
+	q.sessions = c.sessions.Load()
+	q.now = c.now()
+	cat := c.catalog.fresh(q.now)
 	if cat == nil {
 		cat = c.catalogFor(ctx, r)
-		now = c.now()
+		q.now = c.now()
 	}
 	if cat == nil {
-		return c.through(ctx, r, reasonCatalog)
+		return reasonCatalog, false
 	}
 	p := c.plan(r.SQL, r.Text, cat)
 	own, known := c.ownTags(o.tags, cat)
+	q.plan, q.cells, q.tags, q.tally, q.own = p, p.cells, p.tags, p.tally, own
 	if p.why != "" || !known {
-		return c.through(ctx, r, reasonTable)
+		return reasonTable, false
 	}
 	who, ok := p.of(c.tenantOf(ctx))
 	if !ok {
-		return c.through(ctx, r, reasonTenant)
+		return reasonTenant, false
 	}
+	if q.key, ok = queryKey(buf, p, r, who, q.terms, own); !ok {
+		return reasonArgument, false
+	}
+	q.after = c.contactOf(r)
+	return 0, true
+}
+
+// serve answers a statement from the cache or lets it through.
+func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 	buf := keyBuffers.Get().(*[]byte)
 	defer func() { keyBuffers.Put(buf) }()
-	key, told := queryKey((*buf)[:0], p, r, who, terms, own)
-	*buf = key
-	if !told {
-		return c.through(ctx, r, reasonArgument)
+	var q query
+	why, ok := c.decide(ctx, r, &q, (*buf)[:0])
+	if q.key != nil {
+		*buf = q.key
 	}
-	q := query{
-		key: key, terms: terms, kind: kindRows, tally: p.tally, sessions: sessions, now: now,
-		plan: p, cells: p.cells, tags: p.tags, own: own, args: r.Args, after: c.contactOf(r),
+	if !ok {
+		return c.through(ctx, r, why)
 	}
-
 	s := c.find(ctx, &q)
 	r.Waited += s.waited
 	switch {
@@ -99,12 +110,12 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 			r.NeedPrimary = true
 		}
 		return r.Next(ctx)
-	case s.stamps[1] != cat.schema:
+	case s.stamps[1] != q.plan.catalog.schema:
 		// DDL of another instance that nobody told us of.
-		c.catalog.present.CompareAndSwap(cat, nil)
+		c.catalog.present.CompareAndSwap(q.plan.catalog, nil)
 		return c.through(ctx, r, reasonCatalog)
 	}
-	q.key = append([]byte(nil), key...) // a flight outlives the buffer
+	q.key = append([]byte(nil), q.key...) // a flight outlives the buffer
 	return c.fly(ctx, r, &q, s)
 }
 

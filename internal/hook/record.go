@@ -234,14 +234,19 @@ func (h *Hub) newRecord(st *stages, chain Chain, db *gorm.DB, pool gorm.ConnPool
 	return r
 }
 
-// reach notes the final SQL, once it is known.
+// reach notes the final SQL, once it is known and about to be sent.
 func (r *Record) reach(ctx context.Context, text string, args []any) {
 	r.reached = true
-	r.Context, r.SQL, r.Args = ctx, text, args
-	r.Text = sqltext.Analyze(text)
+	r.learn(ctx, text, args)
 	if r.Text.Session && r.Txn != nil {
 		r.Txn.session.Store(true)
 	}
+}
+
+// learn finds out what follows from the final SQL.
+func (r *Record) learn(ctx context.Context, text string, args []any) {
+	r.Context, r.SQL, r.Args = ctx, text, args
+	r.Text = sqltext.Analyze(text)
 	r.Access = r.hub.accessOf(ctx, r.Text, r.Where == Pooled)
 	if r.Access == ReadOnly && (r.Text.System || r.ofMigrator() || r.ofFirstOr()) {
 		r.Access = NeedsPrimary

@@ -106,11 +106,7 @@ func (r *Record) query(ctx context.Context, text string, args []any) (*sql.Rows,
 }
 
 func (r *Record) servable() bool {
-	st := r.stages
-	if st.server == nil || r.Where != Pooled || r.Chain != Query && r.Chain != Row {
-		return false
-	}
-	return (st.binder == nil || !st.binder.Bound(r)) && st.server.Serves(r)
+	return r.Unserved() == Servable && r.stages.server.Serves(r)
 }
 
 func (r *Record) queryRow(ctx context.Context, text string, args []any) *sql.Row {

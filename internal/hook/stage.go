@@ -29,6 +29,39 @@ type Server interface {
 	Serve(ctx context.Context, r *Record) (*sql.Rows, error)
 }
 
+// Unserved says why no [Server] is asked for a statement.
+type Unserved uint8
+
+// The reasons. Servable: there is none, and the server decides. NotAQuery: the
+// chain is another than Query and Row. Bounded: the caller has said of what node, or
+// how fresh, the answer must be.
+const (
+	Servable Unserved = iota
+	NoServer
+	NotAQuery
+	InTransaction
+	OtherPool
+	Bounded
+)
+
+// Unserved reports whether a Server may be asked for the statement, and why not.
+func (r *Record) Unserved() Unserved {
+	st := r.stages
+	switch {
+	case st.server == nil:
+		return NoServer
+	case r.Chain != Query && r.Chain != Row:
+		return NotAQuery
+	case r.Where == InTxn:
+		return InTransaction
+	case r.Where != Pooled:
+		return OtherPool
+	case st.binder != nil && st.binder.Bound(r):
+		return Bounded
+	}
+	return Servable
+}
+
 // Charger is asked before a statement of the chains Query and Row (and a
 // direct call of the pool) goes to a database. An error refuses the statement.
 type Charger interface {
