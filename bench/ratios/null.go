@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"io"
 	"strings"
+	"time"
 
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
@@ -41,8 +42,11 @@ func (nullConn) Rollback() error                     { return nil }
 
 //nolint:unparam // driver.QueryerContext wants an error
 func (c nullConn) QueryContext(_ context.Context, query string, _ []driver.NamedValue) (driver.Rows, error) {
-	if strings.HasPrefix(query, "SELECT s") || strings.HasPrefix(query, "SELECT p") {
+	switch {
+	case strings.HasPrefix(query, "SELECT s"), strings.HasPrefix(query, "SELECT p"):
 		return c.probed(query), nil
+	case strings.HasPrefix(query, "SELECT n."), strings.HasPrefix(query, "WITH "):
+		return &nullRows{done: true}, nil // of the catalogue: there are no views and no functions
 	}
 	return &nullRows{}, nil
 }
@@ -92,14 +96,26 @@ func (r *nullRows) Next(dest []driver.Value) error {
 }
 
 func nullDialector() gorm.Dialector {
-	return postgres.New(postgres.Config{Conn: sql.OpenDB(nullConnector{})})
+	return postgres.New(postgres.Config{Conn: nullPool(false)})
 }
 
 func nullReplica() gorm.Dialector {
-	return postgres.New(postgres.Config{Conn: sql.OpenDB(nullConnector{standby: true})})
+	return postgres.New(postgres.Config{Conn: nullPool(true)})
 }
 
+// openNull opens a database of the null driver. Its pool has the bounds that the
+// resolver would give it, so that no side pays for a setting of database/sql
+// that the other one lacks.
 func openNull() (*gorm.DB, error) { return gorm.Open(nullDialector(), quiet()) }
+
+func nullPool(standby bool) *sql.DB {
+	pool := sql.OpenDB(nullConnector{standby: standby})
+	pool.SetMaxOpenConns(50)
+	pool.SetMaxIdleConns(50)
+	pool.SetConnMaxIdleTime(5 * time.Minute)
+	pool.SetConnMaxLifetime(time.Hour)
+	return pool
+}
 
 func openReal(dsn string) (*gorm.DB, error) { return gorm.Open(postgres.Open(dsn), quiet()) }
 
