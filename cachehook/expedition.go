@@ -125,6 +125,11 @@ func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, clo
 		return x.failure(err), nil
 	}
 	set, odd, err := record(rows, c.cfg.MaxResult)
+	if err != nil && !errors.Is(err, errUnstorable) {
+		if rows, err = x.fork.Again(x.ctx, err); err == nil {
+			set, odd, err = record(rows, c.cfg.MaxResult)
+		}
+	}
 	done = true
 	switch {
 	case errors.Is(err, errUnstorable):

@@ -156,10 +156,11 @@ func (h *Hub) terminal(chain Chain, original func(*gorm.DB)) func(*gorm.DB) {
 			}
 			r.finish(completed)
 		}()
-		r.fillable = fillable
-		original(db)
-		if fillable {
+		if r.fillable = fillable; fillable {
+			r.plainQuery(db)
 			r.scanned(db)
+		} else {
+			original(db)
 		}
 		completed = true
 	}

@@ -2,10 +2,8 @@ package hook
 
 import (
 	"errors"
-	"reflect"
 
 	"gorm.io/gorm"
-	"gorm.io/gorm/callbacks"
 )
 
 // Filler writes a result into a statement's destination, in GORM's place.
@@ -18,12 +16,6 @@ type Filler interface {
 // errFilled is what GORM's query callback gets in the place of rows: it then
 // ends without scanning, and the terminal callback takes the error away again.
 var errFilled = errors.New("hook: the destination is filled by the server")
-
-// isPlainQuery recognises GORM's own callback, which is known to end at an
-// error of the query. Another plugin's may do anything with it.
-func isPlainQuery(callback func(*gorm.DB)) bool {
-	return reflect.ValueOf(callback).Pointer() == reflect.ValueOf(callbacks.Query).Pointer()
-}
 
 // CanFill reports whether a [Server] may answer with [Record.FillWith], and be
 // told by [Record.OnScan]: the statement is one of db.First, db.Find and their

@@ -74,7 +74,7 @@ type Router interface {
 	// r.Reason, and wait no longer than ctx allows.
 	Route(ctx context.Context, r *Record) (*Node, error)
 	// Retry chooses another node after the attempt on r.Node failed with err, or
-	// returns nil. It is asked only while no row has been delivered, outside
+	// returns nil. It is asked only while no row has been given to the caller, outside
 	// transactions, until the statement may have reached two servers: again after
 	// each attempt that found no connection, three times at most.
 	Retry(ctx context.Context, r *Record, err error) *Node
