@@ -59,10 +59,12 @@ type pgWatcher struct {
 	ours bool // db has the one connection of this watcher, and is closed with it
 	dial *dialer
 
-	conn  *sql.Conn
-	pg    *pgconn.PgConn // below conn, to wait for its end; nil for other drivers
-	id    identity
-	query string
+	conn *sql.Conn
+	pg   *pgconn.PgConn // below conn, to wait for its end; nil for other drivers
+	id   identity
+
+	withheld bool // pg_control_*
+	primary  bool // at the last answer
 
 	connects uint64
 	followed uint32 // the highest timeline that this standby has shown
@@ -94,13 +96,25 @@ func (w *pgWatcher) sample(ctx context.Context, sent func()) (identity, reading,
 			return identity{}, reading{}, err
 		}
 	}
+	// What tells a standby's timeline is two thirds of the server's work, and a
+	// primary has samples taken for each token. It becomes a standby by a restart
+	// only, which ends the connection, but for one that others hold for us.
+	query := askAll
+	if w.withheld || w.primary {
+		query = askLimited
+	}
 	var standby bool
 	var lsn, flushed, timeline int64
 	sent()
-	if err := w.conn.QueryRowContext(ctx, w.query).Scan(&standby, &lsn, &flushed, &timeline); err != nil {
+	if err := w.conn.QueryRowContext(ctx, query).Scan(&standby, &lsn, &flushed, &timeline); err != nil {
 		w.drop()
 		return identity{}, reading{}, err
 	}
+	if standby && w.primary {
+		w.primary = false
+		return w.sample(ctx, sent)
+	}
+	w.primary = !standby
 	rd := reading{
 		placed: true, standby: standby, flushed: uint64(flushed),
 		lsn: uint64(lsn), timeline: uint32(timeline),
@@ -144,7 +158,7 @@ func (w *pgWatcher) unstick(ctx context.Context, rd reading) error {
 func (w *pgWatcher) connect(ctx context.Context) (err error) {
 	w.dial.allow(true)
 	defer w.dial.allow(false)
-	w.id, w.query, w.stuck, w.followed = identity{}, askAll, 0, 0
+	w.id, w.withheld, w.primary, w.stuck, w.followed = identity{}, false, false, 0, 0
 	if w.conn, err = w.db.Conn(ctx); err != nil {
 		return err
 	}
@@ -168,7 +182,7 @@ func (w *pgWatcher) connect(ctx context.Context) (err error) {
 	case err == nil:
 		w.id.system = uint64(system)
 	case withheld(err):
-		w.query = askLimited
+		w.withheld = true
 	default:
 		return err
 	}
