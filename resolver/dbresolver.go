@@ -188,6 +188,13 @@ func (r *Resolver) SetMaxIdleConns(n int) *Resolver {
 
 // SetConnMaxLifetime is [Pool].MaxLifetime as dbresolver sets it.
 func (r *Resolver) SetConnMaxLifetime(d time.Duration) *Resolver {
+	if !r.opened.Load() {
+		r.given.Pool.MaxLifetime = d // to which a node returns whose connections are made anew
+		if d <= 0 {
+			r.given.Pool.MaxLifetime = -1
+		}
+		return r
+	}
 	return r.setPools(func(db *sql.DB) { db.SetConnMaxLifetime(d) })
 }
 

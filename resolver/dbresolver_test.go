@@ -222,6 +222,11 @@ func TestR15Call(t *testing.T) {
 		}
 		return nil
 	}))
+	for _, n := range r.nodes() {
+		if n.lifetime > 24*time.Hour || n.lifetime < 21*time.Hour {
+			t.Errorf("%s: connections come back to a lifetime of %v after they were made anew", n.name, n.lifetime)
+		}
+	}
 	r.SetMaxOpenConns(4)
 	eventually(t, "no more than three idle connections", func() bool {
 		for _, n := range r.Nodes() {

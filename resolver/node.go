@@ -39,6 +39,7 @@ type node struct {
 	lifetime time.Duration             // of a connection, as configured
 	renewing atomic.Int64              // since when all connections are to be made anew; 0: not
 	kick     chan struct{}             // asks for a probe at once
+	renewed  chan struct{}             // asks for a look at the pool at once
 
 	boot  atomic.Int64 // of the server that the probe watches, as in identity
 	moved atomic.Bool  // a connection has reached another server than the probe watches, or a name means another
@@ -71,7 +72,7 @@ type node struct {
 }
 
 func newNode(r *Resolver, index int, cfg Node, given bool) *node {
-	n := &node{cfg: cfg, given: given, kick: make(chan struct{}, 1)}
+	n := &node{cfg: cfg, given: given, kick: make(chan struct{}, 1), renewed: make(chan struct{}, 1)}
 	n.node, n.home, n.index = n, r, index
 	n.name, n.zone, n.weight = cfg.Name, cfg.Zone, cfg.Weight
 	n.gate.init()

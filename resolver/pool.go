@@ -57,14 +57,26 @@ func (r *Resolver) flush(n *node) {
 	}
 }
 
-// renewFor is how long connections from before a renewal are looked for.
-const renewFor = time.Minute
+const (
+	// renewFor is how long connections from before a renewal are looked for.
+	renewFor = time.Minute
+	// renewEvery is how often, while most of them come back.
+	renewEvery = 20 * time.Millisecond
+	mostRenew  = 2 * time.Second
+)
 
 // renew has the present connections of n replaced: idle ones are closed, those in
 // use when they are given back.
 func (r *Resolver) renew(n *node) {
 	n.renewing.Store(r.now())
 	r.flush(n)
+	if db := n.db.Load(); db != nil {
+		r.expire(n, db)
+	}
+	select {
+	case n.renewed <- struct{}{}:
+	default:
+	}
 }
 
 // expire makes the pool close what is older than a renewal.
@@ -103,22 +115,31 @@ func (r *Resolver) keep(n *node) {
 				return
 			case <-n.stop:
 				return
+			case <-n.renewed:
 			case <-timer.C:
 			}
-			// A replica that is out is not knocked at: its probe does that.
-			if db := n.db.Load(); db != nil && (n.isPrimary() || n.usable.Load()) {
-				r.warm(n, db)
-			}
 			if db := n.db.Load(); db != nil {
-				r.expire(n, db)
+				r.expire(n, db) // first: warming may take its time
+				// A replica that is out is not knocked at: its probe does that.
+				if n.isPrimary() || n.usable.Load() {
+					r.warm(n, db)
+				}
 			}
 			if time.Since(resolved) > resolveEvery {
 				r.follow(n)
 				resolved = time.Now()
 			}
-			timer.Reset(jittered(keepEvery))
+			timer.Reset(r.keepPause(n))
 		}
 	}()
+}
+
+// keepPause is the time until the next look at n's pool.
+func (r *Resolver) keepPause(n *node) time.Duration {
+	if from := n.renewing.Load(); from != 0 && r.now()-from < int64(mostRenew) {
+		return renewEvery
+	}
+	return jittered(keepEvery)
 }
 
 // warm opens connections until Min are open, each by itself, so that one that

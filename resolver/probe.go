@@ -104,6 +104,7 @@ func (r *Resolver) probe(n *node, timeout time.Duration) bool {
 		r.flush(n)
 		n.dial.forgive()
 	}
+	r.leaveServerOfBefore(n, id)
 	r.took(n, id, rd, sent)
 	return true
 }

@@ -46,3 +46,23 @@ func (r *Resolver) sameServer(n *node) func(ctx context.Context, c *pgconn.PgCon
 		return errRestarted
 	}
 }
+
+// leaveServerOfBefore gives up the connections of n's pool when its probe has come to
+// another server, or another run of it, than before: what that one says must not be
+// believed of them. Those that a restart left are dead anyway; through a load
+// balancer, or a name that means another server by now, they live on.
+func (r *Resolver) leaveServerOfBefore(n *node, id identity) {
+	r.mu.Lock()
+	before := n.identity
+	r.mu.Unlock()
+	if before.boot == 0 || before.boot == id.boot && before.system == id.system {
+		return
+	}
+	n.boot.Store(id.boot) // from here on none to the one before is let in
+	n.run.Add(1)
+	r.renew(n)
+	if !n.isPrimary() {
+		// Reads that are under way there are tried elsewhere; a write would be left open.
+		n.sockets.cut()
+	}
+}
