@@ -135,7 +135,7 @@ func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, clo
 	case errors.Is(err, errUnstorable):
 		c.counts.bypass(reasonSize)
 		q.tally.refused[fillSize].Add(1)
-		c.memory.put(q.key, newEntry(unstorable{}, 0, q.cells, s.stamps, began+int64(unstorableFor)))
+		c.memory.put(q.key, c.memory.newEntry(unstorable{}, 0, q.cells, s.stamps, began+int64(unstorableFor)))
 		timer.Stop() // the caller's own patience counts from now on
 		closing()
 		tail := newRemainder(set, odd, rows, func(n int64, err error) {

@@ -31,8 +31,8 @@ func (c *Cache) Get(ctx context.Context, key string) ([]byte, bool) {
 	name := handKey(c.tenantOf(ctx), "set", key, nil)
 	var tags []string
 	if e := c.memory.get(name); e != nil {
-		for _, d := range e.deps {
-			tags = append(tags, d.cell.tag)
+		for i := range e.dependsOn() {
+			tags = append(tags, e.dep(i).cell.tag)
 		}
 	} else if c.store != nil {
 		a, err := c.store.fetch(ctx, l2Name(name))

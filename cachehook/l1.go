@@ -20,6 +20,7 @@ type memory struct {
 	evictions            atomic.Uint64
 	weigh                func(e *entry, entries, bytes int64) // told of each that comes or goes
 	shards               [l1Shards]l1Shard
+	shared               [256]atomic.Pointer[deps] // in use; see sharedDeps
 }
 
 type l1Shard struct {

@@ -34,7 +34,7 @@ func TestMemoryNeverExceedsItsBounds(t *testing.T) {
 				case 1:
 					m.get(key)
 				default:
-					m.put(key, newEntry(nil, r.IntN(3000), nil, nil, 0))
+					m.put(key, m.newEntry(nil, r.IntN(3000), nil, nil, 0))
 				}
 				if m.entries.Load() > maxEntries+4 { // what is about to be put counts
 					t.Errorf("%d entries", m.entries.Load())
@@ -57,8 +57,8 @@ func TestMemoryNeverExceedsItsBounds(t *testing.T) {
 func TestMemoryRefusesWhatIsLargerThanAll(t *testing.T) {
 	t.Parallel()
 	m := newMemory(10, 1000)
-	m.put([]byte("a"), newEntry(nil, 100, nil, nil, 0))
-	m.put([]byte("a"), newEntry(nil, 5000, nil, nil, 0))
+	m.put([]byte("a"), m.newEntry(nil, 100, nil, nil, 0))
+	m.put([]byte("a"), m.newEntry(nil, 5000, nil, nil, 0))
 	if m.get([]byte("a")) != nil {
 		t.Fatal("the old entry stayed, or the new one went in")
 	}
@@ -69,10 +69,10 @@ func TestMemoryKeepsWhatWasUsedLast(t *testing.T) {
 	t.Parallel()
 	m := newMemory(100, 1<<20)
 	hot := []byte("hot")
-	m.put(hot, newEntry("x", 1, nil, nil, 0))
+	m.put(hot, m.newEntry("x", 1, nil, nil, 0))
 	for i := range 1000 {
 		m.get(hot)
-		m.put(fmt.Appendf(nil, "%d", i), newEntry(nil, 1, nil, nil, 0))
+		m.put(fmt.Appendf(nil, "%d", i), m.newEntry(nil, 1, nil, nil, 0))
 	}
 	if m.get(hot) == nil && m.evictions.Load() < 900 {
 		t.Fatal("the entry in constant use was evicted")

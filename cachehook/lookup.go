@@ -184,7 +184,7 @@ func (c *Cache) ask(ctx context.Context, q *query, e *entry, why missReason) sta
 		return standing{primary: true}
 	}
 	c.mirror.learnAll(q.cells, questions, a.stamps)
-	if e != nil && q.fits(len(e.deps)) && e.carries(a.stamps) {
+	if e != nil && q.fits(e.dependsOn()) && e.carries(a.stamps) {
 		return standing{entry: e, level: inMemory}
 	}
 	if e != nil {
@@ -225,7 +225,7 @@ func (c *Cache) fromPayload(q *query, a answer, stamps []stamp, asked int64, why
 		p.rows.mixed = q.mixed
 	}
 	l1, _ := c.lives(q, value)
-	e := newEntry(value, size, q.cells[:len(stamps)], stamps, asked+int64(min(a.ttl-q.stale, l1)))
+	e := c.memory.newEntry(value, size, q.cells[:len(stamps)], stamps, asked+int64(min(a.ttl-q.stale, l1)))
 	e.cost = p.cost
 	return e, why
 }
@@ -256,7 +256,7 @@ func (c *Cache) fill(q *query, stamps []stamp, value any, size int, began int64,
 	l1, l2 := c.lives(q, value)
 	n, sound := q.depends(value)
 	stamps = stamps[:n]
-	e := newEntry(value, size, q.cells[:n], stamps, began+int64(l1))
+	e := c.memory.newEntry(value, size, q.cells[:n], stamps, began+int64(l1))
 	e.cost = costOf(c.now() - began)
 	if l1 < 0 || !sound {
 		q.tally.refused[fillNotFound].Add(1)
@@ -302,7 +302,7 @@ func (c *Cache) fill(q *query, stamps []stamp, value any, size int, began int64,
 // and tells how long it waited for Redis. Where there is nothing why is made what
 // the query lacks.
 func (c *Cache) again(q *query, stamps []stamp, asked bool, why *missReason) (*entry, level, time.Duration) {
-	if e := c.memory.get(q.key); e != nil && c.now() < e.expires+int64(q.stale) && q.fits(len(e.deps)) && e.carries(stamps) {
+	if e := c.memory.get(q.key); e != nil && c.now() < e.expires+int64(q.stale) && q.fits(e.dependsOn()) && e.carries(stamps) {
 		if _, typed := e.value.(*snapshot); !typed || !q.mixed {
 			return e, inMemory, 0
 		}

@@ -43,9 +43,6 @@ type cell struct {
 	// or filled under the tag.
 	busy atomic.Int32
 
-	// admitted is the roster's admission under which the tag may be used.
-	admitted atomic.Uint32
-
 	// dead: evicted. Messages do not reach the cell any more, so that nothing
 	// in it counts.
 	dead atomic.Bool
@@ -60,16 +57,28 @@ type cell struct {
 
 	// table is the table's own cell, of a row and of the whole; else nil.
 	table *cell
-	// rows, of a table's own cell, grows when its rows' stamps become unknown.
-	rows atomic.Uint32
-
-	// tally counts what concerns the table; nil: nobody has asked for it.
-	tally atomic.Pointer[tally]
+	*pinnedState
 
 	// replayed is the position in the WAL from which on a replica shows what
 	// the stamp stands for.
 	replayed atomic.Pointer[replayed]
 }
+
+// pinnedState is what only cells that stay need. There are few of them, and of
+// others one for each row.
+type pinnedState struct {
+	// admitted is the roster's admission under which the tag may be used.
+	admitted atomic.Uint32
+
+	// rows, of a table's own cell, grows when its rows' stamps become unknown.
+	rows atomic.Uint32
+
+	// tally counts what concerns the table; nil: nobody has asked for it.
+	tally atomic.Pointer[tally]
+}
+
+// notPinned is that of the other cells, and never written.
+var notPinned pinnedState
 
 // tagState is a stamp and the epoch it was learned under; epoch 0 is unknown.
 type tagState struct {
@@ -129,7 +138,10 @@ func (m *mirror) cell(tag string, pinned bool) *cell {
 	if c != nil { // loose until now: the new one starts afresh
 		m.evict(sh, c)
 	}
-	c = &cell{tag: tag, pinned: pinned, listed: isTable(tag), table: table}
+	c = &cell{tag: tag, pinned: pinned, listed: isTable(tag), table: table, pinnedState: &notPinned}
+	if pinned {
+		c.pinnedState = new(pinnedState)
+	}
 	m.forget(c)
 	if !pinned {
 		sh.makeRoom(m)
@@ -185,8 +197,14 @@ func (m *mirror) flush() { m.epoch.Add(1) }
 
 // present returns the tag's stamp, and whether it is known.
 func (m *mirror) present(c *cell) (stamp, bool) {
+	s, known := m.known(c)
+	return s.stamp, known
+}
+
+// known is present for who needs no copy.
+func (m *mirror) known(c *cell) (*tagState, bool) {
 	s := c.state.Load()
-	return s.stamp, s.epoch == m.epochOf(c) && !c.dead.Load()
+	return s, s.epoch == m.epochOf(c) && !c.dead.Load()
 }
 
 // question is what has to be remembered of a cell before Redis is asked.

@@ -25,6 +25,8 @@ type plan struct {
 	ruled   bool
 
 	relation *relation // whose rows it asks for by primary key, or nil
+
+	asked atomic.Pointer[asking] // how it was asked last
 }
 
 const planSlots = 1024 // a power of two
@@ -127,9 +129,9 @@ func (q *query) adopt(e *entry) {
 		return
 	}
 	q.expanded = true
-	q.cells, q.tags = make([]*cell, len(e.deps)), make([]string, len(e.deps))
-	for i := range e.deps {
-		q.cells[i], q.tags[i] = e.deps[i].cell, e.deps[i].cell.tag
+	q.cells, q.tags = make([]*cell, e.dependsOn()), make([]string, e.dependsOn())
+	for i := range q.cells {
+		q.cells[i], q.tags[i] = e.dep(i).cell, e.dep(i).cell.tag
 	}
 	if q.plan.relation == nil {
 		return

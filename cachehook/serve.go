@@ -3,6 +3,7 @@ package cachehook
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"encoding/binary"
 	"reflect"
@@ -22,20 +23,43 @@ const unstorableFor = 10 * time.Second
 // queryKey writes the key of a statement to b. It reports false when an argument
 // cannot be told from its look.
 func queryKey(b []byte, p *plan, r *hook.Record, who tenant, t terms, own []string) ([]byte, bool) {
-	b = who.append(append(b, p.lead...))
-	dest := "rows"
+	var dest reflect.Type
 	if r.Chain == hook.Query && r.DB.Statement.Dest != nil {
-		dest = reflect.TypeOf(r.DB.Statement.Dest).String()
+		dest = reflect.TypeOf(r.DB.Statement.Dest)
 	}
-	b = appendString(b, dest)
-	b = binary.AppendVarint(b, int64(t.ttl))
-	b = binary.AppendVarint(b, int64(t.notFound))
-	b = binary.AppendVarint(b, int64(t.stale))
+	b = who.append(append(b, p.leadFor(dest, t)...))
 	b = binary.AppendUvarint(b, uint64(len(own)))
 	for _, tag := range own {
 		b = appendString(b, tag)
 	}
 	return appendArgs(b, r.Args)
+}
+
+// asking is how a statement is asked: for what destination, and on which terms.
+type asking struct {
+	dest  reflect.Type // nil: rows
+	terms terms
+	lead  []byte // of its keys
+}
+
+// leadFor returns what the keys of the plan's statement begin with, as long as a
+// plan's own lead: each entry in memory holds its key.
+func (p *plan) leadFor(dest reflect.Type, t terms) []byte {
+	if a := p.asked.Load(); a != nil && a.dest == dest && a.terms == t {
+		return a.lead
+	}
+	name := "rows"
+	if dest != nil {
+		name = dest.String()
+	}
+	b := appendString(append(make([]byte, 0, 128), p.lead...), name)
+	b = binary.AppendVarint(b, int64(t.ttl))
+	b = binary.AppendVarint(b, int64(t.notFound))
+	b = binary.AppendVarint(b, int64(t.stale))
+	sum := sha256.Sum256(b)
+	a := &asking{dest, t, append([]byte{'q'}, sum[:]...)}
+	p.asked.Store(a)
+	return a.lead
 }
 
 // decide settles what can be told of a statement before anything is looked up: by

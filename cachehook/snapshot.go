@@ -17,19 +17,19 @@ import (
 // copying must be enough; see [layoutOf].
 type snapshot struct {
 	layout *layout
-	dest   reflect.Type   // a model, a slice of models, or a slice of pointers to them
-	models reflect.Value  // a slice of models; of a single model nothing
 	first  unsafe.Pointer // the first model
 	rows   int32
 	bytes  uint32
 	*asides
 }
 
-// asides are what few snapshots have. One row weighs little, and shall not weigh
+// asides are what a single model rarely has. It weighs little, and shall not weigh
 // much more.
 type asides struct {
-	arenas []arena // of layout.deep
-	nulls  []bool  // of a single model: by column, where it was NULL
+	models   reflect.Value // a slice of models; of a single model nothing
+	pointers bool          // a slice of pointers to them is asked for
+	arenas   []arena       // of layout.deep
+	nulls    []bool        // of a single model: by column, where it was NULL
 }
 
 var noAsides asides
@@ -56,7 +56,7 @@ func takeSnapshot(stmt *gorm.Statement, set *rowset) *snapshot {
 	from := func(int) reflect.Value { return dest }
 	if s.models.IsValid() {
 		from = dest.Index
-		if s.dest.Elem().Kind() == reflect.Pointer {
+		if s.pointers {
 			from = func(i int) reflect.Value { return dest.Index(i).Elem() }
 		}
 	}
@@ -81,18 +81,21 @@ func emptySnapshot(stmt *gorm.Statement, set *rowset) *snapshot {
 		return unfit
 	}
 	model := stmt.Schema.ModelType
-	s := &snapshot{dest: dest.Type(), rows: set.rows, asides: &noAsides}
-	switch {
-	case s.dest == model:
-		s.rows = min(s.rows, 1)
-	case s.dest.Kind() != reflect.Slice || s.dest.Elem() != model && s.dest.Elem() != reflect.PointerTo(model):
+	list, pointers, ok := destForm(dest.Type(), model)
+	if !ok {
 		return unfit
+	}
+	s := &snapshot{rows: set.rows, asides: &noAsides}
+	if list {
+		s.asides = &asides{pointers: pointers}
+	} else {
+		s.rows = min(s.rows, 1)
 	}
 	if s.layout = layoutOf(stmt.Schema, set.cols.list); s.layout == nil {
 		return unfit
 	}
 	rows := int(s.rows)
-	if s.dest != model {
+	if list {
 		s.models = reflect.MakeSlice(reflect.SliceOf(model), rows, rows)
 		s.first = s.models.UnsafePointer()
 	} else if rows > 0 {
@@ -104,12 +107,23 @@ func emptySnapshot(stmt *gorm.Statement, set *rowset) *snapshot {
 	return s
 }
 
+// destForm says whether a destination is a list of models, and if so whether of
+// pointers to them. It is not ok when it is neither that nor a model.
+func destForm(dest, model reflect.Type) (list, pointers, ok bool) {
+	switch {
+	case dest == model:
+		return false, false, true
+	case dest.Kind() != reflect.Slice:
+		return false, false, false
+	}
+	of := dest.Elem()
+	pointers = of.Kind() == reflect.Pointer && of.Elem() == model
+	return true, pointers, pointers || of == model
+}
+
 // completed makes a snapshot whose models are filled stand on its own.
 func (s *snapshot) completed() *snapshot {
 	bytes := int(unsafe.Sizeof(*s)) + int(s.rows)*int(s.layout.schema.ModelType.Size()) + len(s.nulls)
-	if s.models.IsValid() {
-		bytes += 24
-	}
 	bytes += s.own() + s.ownStrings()
 	if s.asides != &noAsides {
 		bytes += int(unsafe.Sizeof(*s.asides))
@@ -248,19 +262,22 @@ func plainStatement(stmt *gorm.Statement) bool {
 
 // fits reports whether the statement's destination is the one of the snapshot.
 func (s *snapshot) fits(stmt *gorm.Statement) bool {
-	return s != unfit && plainStatement(stmt) && stmt.Schema == s.layout.schema &&
-		stmt.ReflectValue.IsValid() && stmt.ReflectValue.Type() == s.dest && stmt.ReflectValue.CanSet()
+	if s == unfit || !plainStatement(stmt) || stmt.Schema != s.layout.schema || !stmt.ReflectValue.IsValid() || !stmt.ReflectValue.CanSet() {
+		return false
+	}
+	list, pointers, ok := destForm(stmt.ReflectValue.Type(), stmt.Schema.ModelType)
+	return ok && list == s.models.IsValid() && pointers == s.pointers
 }
 
 // Fill implements hook.Filler.
 func (s *snapshot) Fill(stmt *gorm.Statement) int64 {
 	dest := stmt.ReflectValue
 	switch {
-	case s.dest.Kind() != reflect.Slice:
+	case !s.models.IsValid():
 		if s.rows > 0 {
 			s.fillOne(stmt.Context, dest)
 		}
-	case s.dest.Elem().Kind() != reflect.Pointer:
+	case !s.pointers:
 		makeRoom(dest, int(s.rows))
 		if s.rows > 0 {
 			reflect.Copy(dest, s.models)
@@ -297,7 +314,7 @@ func makeRoom(dest reflect.Value, n int) {
 func (s *snapshot) fillOne(ctx context.Context, dest reflect.Value) {
 	to := dest.Addr().UnsafePointer()
 	if s.layout.whole && s.nulls == nil {
-		dest.Set(reflect.NewAt(s.dest, s.first).Elem())
+		dest.Set(reflect.NewAt(s.layout.schema.ModelType, s.first).Elem())
 		s.detach(to)
 		return
 	}

@@ -80,6 +80,8 @@ func (t *tallies) of(c *cell) *tally {
 	defer t.mu.Unlock()
 	own := t.tables[name]
 	switch {
+	case !c.pinned:
+		return &t.rest
 	case own != nil:
 	case !table || len(t.tables) >= maxTallies:
 		return &t.rest
@@ -118,8 +120,8 @@ func (t *tallies) first(cells []*cell) *tally {
 // been found before.
 func (t *tallies) weigh(e *entry, entries, bytes int64) {
 	own := &t.rest
-	for i := range e.deps {
-		if known := e.deps[i].cell.tally.Load(); known != nil {
+	for i := range e.dependsOn() {
+		if known := e.dep(i).cell.tally.Load(); known != nil {
 			own = known
 			break
 		}
