@@ -1,6 +1,8 @@
 package infra
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -23,7 +25,10 @@ const (
 
 // Middleware opens a scope for each request: its statements see the request's own
 // writes, are counted together, and are charged to whom Config.Limits.Identity
-// names. A request above Config.HTTP.Requests is answered with 429. When a
+// names. A request above Config.HTTP.Requests is answered with 429, and with 503
+// when a deadline of its context, set by a middleware outside, ends while the limit
+// is asked. X-RateLimit-Limit tells of the limit of requests where a user has one, and
+// otherwise of that of statements. When a
 // statement was refused by a limit and the handler then answers with a status of
 // 500 or above, the answer becomes the 429 (or the 503 of a limiter that cannot
 // decide) that WriteLimited gives; so a handler need not know of limits.
@@ -73,15 +78,20 @@ func (p *Plugin) Middleware(next http.Handler) http.Handler {
 		}()
 		if l := p.requests.Load(); l != nil {
 			d, err := l.Decide(ctx, 1)
-			if err != nil {
+			switch {
+			case errors.Is(err, context.Canceled):
 				return // the client has gone
-			}
-			if !d.Allowed {
+			case err != nil: // a deadline of the program's own: the client is there
+				http.Error(rw, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
+				completed = true
+				return
+			case !d.Allowed:
 				limithook.WriteRefusal(rw, r, l.Refusal(ctx, d))
 				completed = true
 				return
 			}
 			limithook.SetHeaders(w.Header(), d)
+			rw.told = w.Header().Get(limithook.HeaderLimit) != ""
 		}
 		next.ServeHTTP(rw.outer, r)
 		rw.finish()

@@ -122,11 +122,13 @@ func (p *Plugin) start(db *gorm.DB) error {
 	if err != nil {
 		return err
 	}
-	remove, err := hub.Register(totalsObserver{})
-	if err != nil {
-		return err
+	for _, own := range []any{totalsObserver{}, limithook.RequestMeter(requests)} {
+		remove, err := hub.Register(own)
+		if err != nil {
+			return err
+		}
+		p.release = append(p.release, func() error { remove(); return nil })
 	}
-	p.release = append(p.release, func() error { remove(); return nil })
 	return nil
 }
 

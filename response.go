@@ -19,6 +19,7 @@ type response struct {
 
 	status  int  // 0: no header yet
 	limited bool // answered by us: what the handler writes is dropped
+	told    bool // how the user stands by the limit of requests
 }
 
 func newResponse(w http.ResponseWriter, p *Plugin, r *http.Request, s *scope.Scope) *response {
@@ -104,7 +105,7 @@ func (s *statusOnly) WriteHeader(status int) {
 }
 
 func (w *response) decorate() {
-	if d, ok := limithook.LastDecision(w.scope); ok {
+	if d, ok := limithook.LastDecision(w.scope); ok && !w.told {
 		limithook.SetHeaders(w.Header(), d)
 	}
 	if w.plugin.cfg.Development {
