@@ -31,9 +31,9 @@ func (l *Limiter) SetLimits(perUser, global Limit) error {
 // SetRule is [Limiter.SetLimits] for the rule of that name.
 func (l *Limiter) SetRule(name string, rate Limit) error {
 	return l.change(func(cfg *Config) error {
-		i := slices.IndexFunc(cfg.Rules, func(r Rule) bool { return r.Name == name })
-		if i < 0 {
-			return fmt.Errorf("limithook: there is no rule %q", name)
+		i, err := l.terms.Load().rule(name)
+		if err != nil {
+			return err
 		}
 		cfg.Rules = slices.Clone(cfg.Rules)
 		cfg.Rules[i].Rate = rate

@@ -1,7 +1,6 @@
 package limithook
 
 import (
-	"hash/maphash"
 	"strconv"
 	"strings"
 	"sync"
@@ -89,7 +88,7 @@ func (h *held) user(s *subject) *holding {
 
 // rule returns what is held of the i-th rule's limit of a key.
 func (h *held) rule(i int, key string) *holding {
-	return h.tables[i+1].find(h, key, maphash.String(idSeed, key))
+	return h.tables[i+1].find(h, key, hashOf(key))
 }
 
 // find returns what is held for a key. When there is no room another's holding

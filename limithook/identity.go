@@ -17,6 +17,9 @@ const maxPlainID = 64
 // idSeed makes the choice of a shard unpredictable to whoever chooses identities.
 var idSeed = maphash.MakeSeed()
 
+// hashOf is for the choice of a shard.
+func hashOf(key string) uint64 { return maphash.String(idSeed, key) }
+
 // subject is whom a decision charges, made ready once per request.
 type subject struct {
 	id     string // as the caller gave it
@@ -48,7 +51,7 @@ func subjectOf(ctx context.Context) *subject {
 
 func newSubject(kind, id string) subject {
 	key := kind + plain(id)
-	return subject{id: id, key: key, hash: maphash.String(idSeed, key), known: true}
+	return subject{id: id, key: key, hash: hashOf(key), known: true}
 }
 
 // WithUser says on whose behalf the statements run with the returned context

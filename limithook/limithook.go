@@ -11,8 +11,6 @@ package limithook
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 )
@@ -160,67 +158,6 @@ func (l *Limiter) subject(ctx context.Context) *subject {
 		return l.anonymous
 	}
 	return s
-}
-
-// Info returns how the user with that identity stands, without charging
-// anybody. Scope, Limit, Remaining and ResetAfter are those of the user's limit;
-// Allowed and RetryAfter say whether, and when, a request of cost 1 with ctx
-// passes all limits, but for rules that only a statement meets. With Redis it is
-// one round trip, for a sharded global limit alone one a shard. For an empty user
-// it speaks of [Config.Anonymous] if there is one, and of the global limit
-// otherwise.
-func (l *Limiter) Info(ctx context.Context, user string) (Decision, error) {
-	t := l.terms.Load()
-	if !t.any || l.off.Load() {
-		return Decision{Allowed: true}, nil
-	}
-	s := l.named(user)
-	var keys []string
-	if t.ruled {
-		keys = t.keysOf(ctx, nil, nil)
-	}
-	var o outcome
-	if l.shared != nil {
-		var err error
-		if o, err = l.shared.peek(ctx, t, s, keys); err != nil {
-			return Decision{}, err
-		}
-	} else {
-		l.memory.run(t, s, keys, 1, false, &o)
-	}
-	var d Decision
-	o.decision(&d)
-	return d, nil
-}
-
-// Reset forgets what the user with that identity was charged; the global
-// charge stays. Other processes that remember a refusal of that user may repeat
-// it until Redis next answers them anything, for a second at most; what they
-// have leased stays charged. For an empty user it is [Config.Anonymous] that is
-// forgotten.
-func (l *Limiter) Reset(ctx context.Context, user string) error {
-	t := l.terms.Load()
-	s := l.named(user)
-	if s.key == "" || !t.user().on() || l.off.Load() {
-		return errors.New("limithook: reset: there is no user limit to reset")
-	}
-	if l.shared == nil {
-		l.memory.reset(s)
-	} else if err := l.shared.reset(ctx, t, s); err != nil {
-		return fmt.Errorf("limithook: reset: %w", err)
-	}
-	return nil
-}
-
-func (l *Limiter) named(user string) *subject {
-	if user != "" {
-		s := newSubject("u:", user)
-		return &s
-	}
-	if l.anonymous != nil {
-		return l.anonymous
-	}
-	return nobody
 }
 
 // Close gives unspent leases back to Redis and stops what the limiter started,

@@ -1,7 +1,6 @@
 package limithook
 
 import (
-	"hash/maphash"
 	"strings"
 	"sync"
 	"time"
@@ -108,7 +107,7 @@ func (m *memory) on(t *terms, s *subject, keys []string, now int64, n int, charg
 	}
 	for i, key := range keys {
 		if l := &t.limits[i+1]; key != "" && l.on() {
-			sh := &m.tables[i+1][maphash.String(idSeed, key)&uint64(len(m.tables[i+1])-1)]
+			sh := &m.tables[i+1][hashOf(key)&uint64(len(m.tables[i+1])-1)]
 			sh.mu.Lock()
 			at, e := sh.find(key, now, int64(l.Window), charge)
 			accounts, seats = take(accounts, seats, &at.log, l, sh, e)
@@ -221,15 +220,21 @@ func (sh *memoryShard) unlink(e *idle) {
 	}
 }
 
-// reset forgets what an identity was charged. What it was charged on a shared
-// log stays there until its window has passed.
-func (m *memory) reset(s *subject) {
-	sh := &m.tables[0][s.hash&uint64(len(m.tables[0])-1)]
+// reset forgets what an identity, or the key of a rule, was charged. What it was
+// charged on a shared log stays there until its window has passed.
+func (m *memory) reset(table int, hash uint64, key string) {
+	sh := &m.tables[table][hash&uint64(len(m.tables[table])-1)]
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	if e := sh.byID[s.key]; e != nil {
+	if e := sh.byID[key]; e != nil {
 		sh.remove(e)
 	}
+}
+
+func (m *memory) resetGlobal() {
+	m.globalMu.Lock()
+	defer m.globalMu.Unlock()
+	m.globalLog = log{}
 }
 
 func (m *memory) stats(st *Stats) {

@@ -166,8 +166,8 @@ func (r *redisLogs) unreachable(ctx context.Context) error {
 }
 
 // reset forgets what was charged to an account and returns the epoch that it begins.
-func (r *redisLogs) reset(ctx context.Context, tag string, keys [2]string) (epoch int64, err error) {
-	return resetScript.Run(ctx, r.client, []string{keys[0], keys[1], tag + epochKey}).Int64()
+func (r *redisLogs) reset(ctx context.Context, tag string, keys [2]string, l *limit) (epoch int64, err error) {
+	return resetScript.Run(ctx, r.client, []string{keys[0], keys[1], tag + epochKey}, l.argWindow).Int64()
 }
 
 // giveBack removes unspent leases. It takes no more than a few timeouts.

@@ -2,6 +2,7 @@ package limithook
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
 )
@@ -218,19 +219,22 @@ func (s *shared) peek(ctx context.Context, t *terms, sub *subject, keys []string
 	return all, nil
 }
 
-func (s *shared) reset(ctx context.Context, t *terms, sub *subject) error {
-	u := t.held.user(sub)
+// reset forgets what was charged to an account, here too by local.
+func (s *shared) reset(ctx context.Context, t *terms, l *limit, h *holding, local func(*memory)) error {
 	var epoch int64
 	_, err := s.link.do(ctx, runFunc(func(ctx context.Context) (err error) {
-		epoch, err = s.logs.reset(ctx, t.held.tags[u.share], u.keys)
+		epoch, err = s.logs.reset(ctx, t.held.tags[h.share], h.keys, l)
 		return err
 	}))
-	if err != nil {
-		return err
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("limithook: reset: %w", context.Cause(ctx))
+	case err != nil:
+		return fmt.Errorf("limithook: reset: %w", err)
 	}
-	s.learn(u.share, epoch)
+	s.learn(h.share, epoch)
 	if s.local != nil {
-		s.local.reset(sub)
+		local(s.local)
 	}
 	return nil
 }

@@ -92,12 +92,17 @@ func (t *terms) keysOf(ctx context.Context, st *Statement, to []string) []string
 		case st != nil:
 			key = r.KeyOf(ctx, *st)
 		}
-		if len(key) > maxPlainID || key != "" && key[0] == '#' {
-			key = "#" + digest(key, 16) // what is held does not depend on a client
-		}
-		to = append(to, key)
+		to = append(to, heldKey(key))
 	}
 	return to
+}
+
+// heldKey is what is held of a key of a rule: its length does not depend on a client.
+func heldKey(key string) string {
+	if len(key) > maxPlainID || key != "" && key[0] == '#' {
+		return "#" + digest(key, 16)
+	}
+	return key
 }
 
 // checkCost reports a cost that no amount of waiting would let pass.
