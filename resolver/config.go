@@ -226,7 +226,7 @@ func (c Config) withDefaults() Config {
 	c.MaxLag = cmp.Or(c.MaxLag, defaultMaxLag)
 	c.Probe.Interval = cmp.Or(c.Probe.Interval, defaultInterval)
 	c.Probe.Timeout = cmp.Or(c.Probe.Timeout, defaultTimeout)
-	c.Session = c.Session.withDefaults(c.MaxLag)
+	c.Session = c.Session.withDefaults(c.loosest())
 	c.FailoverWait = cmp.Or(c.FailoverWait, defaultFailover)
 	c.SlowStart = cmp.Or(c.SlowStart, defaultSlowStart)
 	if c.Logger == nil {
@@ -242,6 +242,15 @@ func (c Config) withDefaults() Config {
 	}
 	c.Priorities = c.Priorities.withDefaults()
 	return c
+}
+
+// loosest is the farthest bound that the configuration gives any read.
+func (c Config) loosest() time.Duration {
+	bound := max(c.MaxLag, c.Priorities.Critical.MaxLag, c.Priorities.Normal.MaxLag, c.Priorities.Background.MaxLag)
+	for _, g := range c.Groups {
+		bound = max(bound, g.MaxLag)
+	}
+	return bound
 }
 
 func withDefaultName(n *Node, name string) *Node {

@@ -214,6 +214,16 @@ func TestSessionIsValidated(t *testing.T) {
 	if err := (Config{Session: Session{OldKeys: [][]byte{keyA}}}).Validate(); err == nil {
 		t.Error("old keys alone are accepted")
 	}
+	// Who comes without a token, since it ran out, reads within each table's own bound.
+	for want, cfg := range map[time.Duration]Config{
+		65 * time.Second: {},
+		6 * time.Minute:  {MaxLag: time.Second, Groups: []Group{{Name: "g", MaxLag: 5 * time.Minute}, {Name: "h"}}},
+		4 * time.Minute:  {Priorities: Priorities{Background: Class{MaxLag: 3 * time.Minute}}},
+	} {
+		if got := cfg.withDefaults().Session.TTL; got != want {
+			t.Errorf("%+v: tokens count for %v, want %v", cfg, got, want)
+		}
+	}
 	key := bytes.Clone(keyA)
 	cfg := Config{Session: Session{Key: key}, MaxLag: AnyStaleness}.withDefaults()
 	key[0]++

@@ -27,8 +27,9 @@ type Session struct {
 	// that of those which only read has "-read" behind it. Default "infra-token".
 	// Two databases need two names.
 	Name string
-	// TTL is how long a token counts. Default MaxLag and a minute, at most a day:
-	// by then a replica within MaxLag has what the token stands for.
+	// TTL is how long a token counts. Default the largest MaxLag (of the Config, its
+	// Groups and Priorities) and a minute, at most a day: by then a replica within
+	// its bound has what the token stands for.
 	TTL time.Duration
 	// Header carries the token in a header instead of cookies, for clients that
 	// send back what they received last, such as other services. One that has several
@@ -88,7 +89,7 @@ func (s Session) validate(bad func(field string, value any, rule string)) {
 		bad("Session.Name", fmt.Sprintf("%q", s.Name), "must be at most 64 of the letters, digits and signs that the name of a cookie or header may have")
 	}
 	if s.TTL != 0 && s.TTL < time.Second {
-		bad("Session.TTL", s.TTL, "must be at least 1s; zero is the default of MaxLag and a minute")
+		bad("Session.TTL", s.TTL, "must be at least 1s; zero is the default of the largest MaxLag and a minute")
 	}
 	if s.SameSite < 0 || s.SameSite > http.SameSiteNoneMode {
 		bad("Session.SameSite", int(s.SameSite), "must be one of http.SameSite's")
