@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"syscall"
 	"time"
 
@@ -65,7 +66,7 @@ func failureOf(err error, eof bool) failure {
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		return failureOfState(pg.Code, err)
+		return failureOfState(pg, err)
 	}
 	var op *net.OpError
 	switch {
@@ -82,8 +83,8 @@ func failureOf(err error, eof bool) failure {
 }
 
 // failureOfState reads a server's SQLSTATE.
-func failureOfState(state string, err error) failure {
-	switch state {
+func failureOfState(pg *pgconn.PgError, err error) failure {
+	switch pg.Code {
 	case "57P01", "57P02", "57P03": // admin_shutdown, crash_shutdown, cannot_connect_now
 		return refused
 	case "57P05": // idle_session_timeout
@@ -94,10 +95,23 @@ func failureOfState(state string, err error) failure {
 		return conflict
 	}
 	var connect *pgconn.ConnectError
-	if errors.As(err, &connect) {
+	switch {
+	case ofPooler(pg):
+		if strings.HasPrefix(pg.Message, "query_wait_timeout") || strings.Contains(pg.Message, "max_client_conn") {
+			return saturated
+		}
+		return refused
+	case errors.As(err, &connect):
 		return refused // it does not let us in: password, database, pg_hba.conf
 	}
 	return noFailure
+}
+
+// ofPooler reports whether a pooler in front of the server ended the connection.
+// PgBouncer says protocol_violation for whatever keeps it from the server ("server
+// login has been failing", "server conn crashed?"), and for its own bounds.
+func ofPooler(pg *pgconn.PgError) bool {
+	return len(pg.Code) == 5 && pg.Code[:2] == "08" && pg.Severity == "FATAL"
 }
 
 // whyOf names the evidence for the log, where a failure alone says too little:

@@ -184,16 +184,20 @@ func TestR08WhatCountsAsAFailureOfTheConnection(t *testing.T) {
 		err  error
 		want failure
 	}{
-		"connect_timeout":          {dial, timedOut},
-		"the caller's deadline":    {context.DeadlineExceeded, noFailure},
-		"the attempt's share":      {errors.Join(hook.ErrBudget, context.DeadlineExceeded), timedOut},
-		"admin_shutdown":           {&pgconn.PgError{Code: "57P01"}, refused},
-		"crash_shutdown":           {&pgconn.PgError{Code: "57P02"}, refused},
-		"cannot_connect_now":       {&pgconn.PgError{Code: "57P03"}, refused},
-		"idle_session_timeout":     {&pgconn.PgError{Code: "57P05"}, dropped},
-		"query_canceled":           {&pgconn.PgError{Code: "57014"}, noFailure},
-		"too_many_connections":     {&pgconn.PgError{Code: "53300"}, saturated},
-		"an error of the question": {&pgconn.PgError{Code: "22012"}, noFailure},
+		"connect_timeout":              {dial, timedOut},
+		"the caller's deadline":        {context.DeadlineExceeded, noFailure},
+		"the attempt's share":          {errors.Join(hook.ErrBudget, context.DeadlineExceeded), timedOut},
+		"admin_shutdown":               {&pgconn.PgError{Code: "57P01"}, refused},
+		"crash_shutdown":               {&pgconn.PgError{Code: "57P02"}, refused},
+		"cannot_connect_now":           {&pgconn.PgError{Code: "57P03"}, refused},
+		"idle_session_timeout":         {&pgconn.PgError{Code: "57P05"}, dropped},
+		"query_canceled":               {&pgconn.PgError{Code: "57014"}, noFailure},
+		"too_many_connections":         {&pgconn.PgError{Code: "53300"}, saturated},
+		"a pooler without its server":  {&pgconn.PgError{Severity: "FATAL", Code: "08P01", Message: "server login has been failing, try again later (server_login_retry)"}, refused},
+		"a pooler that is full":        {&pgconn.PgError{Severity: "FATAL", Code: "08P01", Message: "query_wait_timeout"}, saturated},
+		"a pooler with too many of us": {&pgconn.PgError{Severity: "FATAL", Code: "08P01", Message: "no more connections allowed (max_client_conn)"}, saturated},
+		"dblink's own connection":      {&pgconn.PgError{Severity: "ERROR", Code: "08001"}, noFailure},
+		"an error of the question":     {&pgconn.PgError{Code: "22012"}, noFailure},
 	} {
 		if got := failureOf(tt.err, true); got != tt.want {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
