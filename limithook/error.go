@@ -28,7 +28,9 @@ const (
 	ScopeUnavailable Scope = "unavailable" // refused under Closed: no limit was asked
 )
 
-// Error is a refusal. It holds no identity, so it may be logged and shown.
+// Error is a refusal. It holds no identity, so it may be logged. Its text is not for
+// clients: it has the numbers of every limit, and why Redis is not in use. See
+// [WriteRefusal].
 type Error struct {
 	Scope     Scope
 	Limit     int           // of the scope
