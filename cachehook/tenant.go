@@ -31,12 +31,14 @@ func WithTenant(ctx context.Context, key string) context.Context {
 
 // tenantOf returns what is declared for a context. It runs on the caller's
 // goroutine.
-func (c *Cache) tenantOf(ctx context.Context) (t tenant) {
+func (c *Cache) tenantOf(ctx context.Context) tenant { return tenantOf(ctx, c.cfg.Tenant) }
+
+func tenantOf(ctx context.Context, otherwise func(context.Context) (string, bool)) (t tenant) {
 	if t, declared := ctx.Value(tenantKey{}).(tenant); declared {
 		return t
 	}
-	if c.cfg.Tenant != nil {
-		if t.key, t.declared = c.cfg.Tenant(ctx); !t.declared {
+	if otherwise != nil {
+		if t.key, t.declared = otherwise(ctx); !t.declared {
 			return tenant{}
 		}
 	}

@@ -25,6 +25,7 @@ var (
 	products []struct{ ID uint }
 
 	categories []struct{ ID uint }
+	orders     []struct{ ID uint }
 
 	mux      *http.ServeMux
 	key      []byte
@@ -52,8 +53,10 @@ const imports = `import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
 	"gorm.io/plugin/dbresolver"
 
@@ -74,6 +77,8 @@ var (
 	_ prometheus.Registerer
 	_ redis.UniversalClient
 	_ dbresolver.Config
+	_ stdlib.OptionOpenDB
+	_ postgres.Config
 	_ cachehook.Config
 	_ limithook.Config
 	_ metrics.Config
@@ -94,7 +99,7 @@ func TestGuideToLimitsCompiles(t *testing.T) { compiles(t, "../docs/limits.md", 
 func TestGuideToRoutingCompiles(t *testing.T) { compiles(t, "../docs/routing.md", 7) }
 
 // TestGuideToCachingCompiles does the same for what is told of caching.
-func TestGuideToCachingCompiles(t *testing.T) { compiles(t, "../docs/caching.md", 8) }
+func TestGuideToCachingCompiles(t *testing.T) { compiles(t, "../docs/caching.md", 9) }
 
 // compiles builds the Go fragments of a file, of which there are at least so many.
 func compiles(t *testing.T, file string, least int) {
