@@ -107,6 +107,7 @@ func (d tenants) pair(t testing.TB, cfg Config) pair {
 // served it.
 func (p pair) same(t testing.TB, ctx context.Context, query string, args ...any) (answer string, served bool) {
 	t.Helper()
+	p.cached.catalogLoaded(t) // a busy server may take longer than a read waits
 	before := p.cached.seen.queries.Load()
 	answer = p.cached.under(ctx).text(t, query, args...)
 	served = p.cached.seen.queries.Load() == before

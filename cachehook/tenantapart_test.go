@@ -86,6 +86,7 @@ func TestC09ValuesByHandOfTablesUnderPolicies(t *testing.T) {
 	t.Parallel()
 	db := tenantDatabase(t).open(t, Config{})
 	ready(t, db)
+	db.catalogLoaded(t)
 	loads := 0
 	for _, o := range []struct {
 		ctx  context.Context
