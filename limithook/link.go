@@ -40,7 +40,9 @@ var (
 // the limiter could choose. Where the deadline does bound it, a call is made on
 // the caller's goroutine. Otherwise, and where the timeout is so long that the end
 // of the caller's context should be noticed before, it runs on another goroutine
-// that the caller may leave behind. There are at most maxCalls at a time, and after
+// that the caller may leave behind. That goes for every Cluster: its client asks for
+// the table of commands for up to five seconds whatever the deadline, with
+// ContextTimeoutEnabled too, and has no copy with shorter times. There are at most maxCalls at a time, and after
 // tripAfter failures none but a probe, until a probe is answered. Some of the
 // goroutines stay for further calls: a new one has to grow its stack in each.
 type link struct {

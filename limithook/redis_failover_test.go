@@ -74,6 +74,28 @@ func TestL04SentinelFailsOver(t *testing.T) {
 	}
 }
 
+// longestOf is the longest of so many decisions of so many goroutines, none refused.
+func longestOf(t *testing.T, l *Limiter, goroutines, times int) (worst time.Duration) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		wg.Go(func() {
+			for range times {
+				begun := time.Now()
+				if err := l.Allow(as(fmt.Sprint(g))); err != nil {
+					t.Error(err)
+				}
+				took := time.Since(begun)
+				mu.Lock()
+				worst = max(worst, took)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return worst
+}
+
 // With the default timeout, where calls are made on the caller's goroutine, a
 // silent Redis holds nobody up for longer: not those who wait for a connection,
 // nor those whose connection is new and has to be greeted first.
@@ -86,33 +108,13 @@ func TestL04FrozenRedisWithinTheDefaultTimeout(t *testing.T) {
 			if !l.shared.link.direct {
 				t.Fatal("calls are made on another goroutine: nothing tested")
 			}
-			ask := func(times int) (worst time.Duration) {
-				var mu sync.Mutex
-				var wg sync.WaitGroup
-				for g := range 200 {
-					wg.Go(func() {
-						for range times {
-							begun := time.Now()
-							if err := l.Allow(as(fmt.Sprint(g))); err != nil {
-								t.Error(err)
-							}
-							took := time.Since(begun)
-							mu.Lock()
-							worst = max(worst, took)
-							mu.Unlock()
-						}
-					})
-				}
-				wg.Wait()
-				return worst
-			}
 			if warm {
-				ask(2)
+				longestOf(t, l, 200, 2)
 			}
 			if err := server.Freeze(); err != nil {
 				t.Fatal(err)
 			}
-			worst := ask(3)
+			worst := longestOf(t, l, 200, 3)
 			if !l.Stats().Down || l.Stats().Degraded == 0 {
 				t.Errorf("%+v", l.Stats())
 			}
@@ -127,6 +129,43 @@ func TestL04FrozenRedisWithinTheDefaultTimeout(t *testing.T) {
 			}
 			eventually(t, "Redis is in use again", func() bool { return !l.Stats().Down })
 		})
+	}
+}
+
+// The client of a Cluster does not end its calls at a deadline: they run on, elsewhere,
+// and nobody waits for them.
+func TestL04HungClusterWithinTheDefaultTimeout(t *testing.T) {
+	t.Parallel()
+	testbed.RequireRedis(t)
+	cluster := testbed.NewRedisCluster(t, testbed.RedisClusterConfig{})
+	each := func(f func(*testbed.Redis) error) {
+		t.Helper()
+		for _, n := range cluster.Nodes() {
+			if err := f(n); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, warm := range map[string]bool{"with connections": true, "without": false} {
+		c := redis.NewClusterClient(&redis.ClusterOptions{Addrs: cluster.Addrs()})
+		t.Cleanup(func() { _ = c.Close() })
+		l := testLimiter(t, Config{PerUser: PerMinute(100_000), Redis: c, Name: digest(name, 8), Lease: Lease{Max: 1}}, monotonic)
+		if warm {
+			if err := l.Allow(as("a")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		each((*testbed.Redis).Freeze)
+		worst := longestOf(t, l, 100, 3)
+		each((*testbed.Redis).Thaw)
+		if st := l.Stats(); worst > defaultTimeout+1500*time.Millisecond || st.Degraded == 0 {
+			t.Errorf("%s: a decision took %v; %+v", name, worst, st)
+		}
+		t.Logf("%s: longest decision %v", name, worst)
+		eventually(t, "the Cluster is in use again", func() bool { d, err := l.Decide(as("a"), 1); return err == nil && !d.Degraded })
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

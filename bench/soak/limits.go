@@ -24,7 +24,10 @@ const (
 	global    = 150
 	window    = time.Second
 	timeout   = 50 * time.Millisecond // limithook's default
-	// patience is how long a recovery may take: Redis is looked for every second.
+	// leeway is what a query may take beyond the timeout and the lateness of this
+	// machine's timers: the decision itself.
+	leeway = 5 * time.Millisecond
+	// patience is how long a recovery may take, a fail-over by the sentinels included.
 	patience = 10 * time.Second
 )
 
@@ -125,9 +128,9 @@ func soak(ctx context.Context, connect func() redis.UniversalClient, mode limith
 	for _, l := range limiters {
 		for g := range callers {
 			wg.Go(func() { r.ask(load, l, g%users) })
+			wg.Go(func() { r.watchTimers(load) })
 		}
 	}
-	wg.Go(func() { r.watchTimers(load) })
 
 	pause(ctx, 2*window)
 	r.watch.Store(true)

@@ -62,13 +62,17 @@ func (r *record) ask(ctx context.Context, l *limithook.Limiter, user int) {
 }
 
 // watchTimers finds how late this machine is: nothing that ends by a timer of
-// theirs can be earlier.
+// theirs can be earlier. As many have to watch as ask, since who waits has to get a
+// processor among them.
 func (r *record) watchTimers(ctx context.Context) {
 	for ctx.Err() == nil {
 		begun := time.Now()
 		time.Sleep(timeout) //nolint:forbidigo // the subject
+		late := time.Since(begun) - timeout
 		r.mu.Lock()
-		r.late = max(r.late, time.Since(begun)-timeout)
+		if r.watch.Load() {
+			r.late = max(r.late, late)
+		}
 		r.mu.Unlock()
 	}
 }
@@ -98,9 +102,7 @@ func (r *record) print(w io.Writer, f fault, mode limithook.Mode) (broken bool) 
 	runs.Add(1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// A wait ends by a timer, and who waited has to run on: the machine's own
-	// lateness counts twice.
-	wait := timeout + 2*r.late + timeout/2
+	wait := timeout + r.late + leeway
 	windows := f.windows
 	if r.degraded > 0 {
 		windows = max(windows, 2) // this machine was too busy for Redis

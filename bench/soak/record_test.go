@@ -38,8 +38,10 @@ func TestABrokenBoundIsTold(t *testing.T) {
 	}{
 		"kept":      {&record{longest: timeout, users: [][]span{many[:perUser]}, all: many}, ""},
 		"too many":  {&record{users: [][]span{many}, all: many}, "ABOVE"},
-		"too long":  {&record{longest: 2 * timeout, users: [][]span{nil}}, "WAITED"},
-		"late once": {&record{longest: 2 * timeout, late: timeout / 2, users: [][]span{nil}}, ""},
+		"in time":   {&record{longest: timeout + leeway, users: [][]span{nil}}, ""},
+		"too long":  {&record{longest: timeout + leeway + 1, users: [][]span{nil}}, "WAITED"},
+		"late once": {&record{longest: 3 * timeout / 2, late: timeout / 2, users: [][]span{nil}}, ""},
+		"too late":  {&record{longest: 2 * timeout, late: timeout / 2, users: [][]span{nil}}, "WAITED"},
 	} {
 		var out strings.Builder
 		if broken := c.r.print(&out, f, limithook.Local); broken != (c.want != "") || !strings.Contains(out.String(), c.want) {
