@@ -37,7 +37,8 @@ type Config struct {
 
 	// MaxLag is the staleness up to which a replica serves reads; [MaxStaleness]
 	// overrides it for a call. Default 5 s. A bound below two probe intervals
-	// cannot be judged and means the primary. [AnyStaleness] sets no bound.
+	// cannot be judged and means the primary, of which a line in the log warns.
+	// [AnyStaleness] sets no bound.
 	MaxLag time.Duration
 
 	// Pool bounds the connections to each node, the primary included. Without
@@ -251,6 +252,24 @@ func (c Config) loosest() time.Duration {
 		bound = max(bound, g.MaxLag)
 	}
 	return bound
+}
+
+// tightBounds names the fields whose bound no replica can be shown to keep, so that
+// the reads which they are for all go to the primary.
+func (c Config) tightBounds(tightest time.Duration) (fields []string) {
+	note := func(field string, bound time.Duration) {
+		if bound > 0 && bound < tightest {
+			fields = append(fields, field)
+		}
+	}
+	note("MaxLag", c.MaxLag)
+	for i, g := range c.Groups {
+		note(fmt.Sprintf("Groups[%d].MaxLag", i), g.MaxLag)
+	}
+	note("Priorities.Critical.MaxLag", c.Priorities.Critical.MaxLag)
+	note("Priorities.Normal.MaxLag", c.Priorities.Normal.MaxLag)
+	note("Priorities.Background.MaxLag", c.Priorities.Background.MaxLag)
+	return fields
 }
 
 func withDefaultName(n *Node, name string) *Node {

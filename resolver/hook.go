@@ -83,6 +83,11 @@ func (r *Resolver) Initialize(db *gorm.DB) error {
 	for _, home := range r.homes() {
 		home.startAll()
 	}
+	r.reread()
+	if tight := r.cfg.tightBounds(r.tightest); len(tight) > 0 && len(r.replicas())+len(r.groups.far) > 0 {
+		r.cfg.Logger.Warn("resolver: a bound is below two probe intervals, so that its reads all go to the primary: shorten Probe.Interval",
+			"db", r.cfg.Name, "fields", tight, "interval", r.cfg.Probe.Interval)
+	}
 	return nil
 }
 

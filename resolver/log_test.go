@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"gorm.io/driver/postgres"
+	"gorm.io/gorm"
+	"gorm.io/gorm/logger"
 
 	"github.com/gorminfra/infra/internal/testbed"
 )
@@ -96,5 +98,36 @@ func TestLogWaitsForThePrimary(t *testing.T) {
 	}
 	if len(lines) != len(want) {
 		t.Errorf("%d lines, want %d", len(lines), len(want))
+	}
+}
+
+func TestLogWarnsOfBoundsThatNoReplicaCanKeep(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		cfg  Config
+		want string // empty: nothing is said
+	}{
+		"all of them": {Config{
+			Replicas: DSNs("host=127.0.0.1 port=1"), MaxLag: 400 * time.Millisecond,
+			Groups:     []Group{{Name: "a", MaxLag: time.Second}, {Name: "b", MaxLag: time.Millisecond}},
+			Priorities: Priorities{Critical: Class{MaxLag: 100 * time.Millisecond}},
+		}, `fields="[MaxLag Groups[1].MaxLag Priorities.Critical.MaxLag]" interval=250ms`},
+		"probed often enough": {Config{
+			Replicas: DSNs("host=127.0.0.1 port=1"), MaxLag: 400 * time.Millisecond, Probe: Probe{Interval: 200 * time.Millisecond},
+		}, ""},
+		"no replicas": {Config{MaxLag: time.Millisecond}, ""},
+	} {
+		var out safeBuffer
+		tt.cfg.Logger = slog.New(slog.NewTextHandler(&out, nil))
+		db, err := gorm.Open(postgres.Open("host=127.0.0.1 port=1 dbname=none"), &gorm.Config{Logger: logger.Discard, DisableAutomaticPing: true})
+		must(t, err)
+		must(t, use(t, db, New(tt.cfg)).Close())
+		if pool, err := db.DB(); err == nil {
+			_ = pool.Close()
+		}
+		const said = "below two probe intervals"
+		if text := out.String(); strings.Contains(text, said) != (tt.want != "") || !strings.Contains(text, tt.want) {
+			t.Errorf("%s: the log says %s", name, text)
+		}
 	}
 }

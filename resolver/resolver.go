@@ -61,11 +61,12 @@ import (
 // Resolver routes the statements of one *gorm.DB. All its methods are safe for
 // concurrent use.
 type Resolver struct {
-	given  Config
-	cfg    Config
-	now    func() int64      // nanoseconds, monotonic, above 0
-	lookup pgconn.LookupFunc // of tests; nil: the connection's own
-	off    rules             // switched off, in tests
+	given   Config
+	cfg     Config
+	now     func() int64      // nanoseconds, monotonic, above 0
+	lookup  pgconn.LookupFunc // of tests; nil: the connection's own
+	off     rules             // switched off, in tests
+	rereads time.Duration     // between two looks at the catalogue
 
 	// Set by Initialize and constant after it.
 	hub      *hook.Hub
@@ -123,7 +124,7 @@ type Resolver struct {
 // New makes a Resolver. It starts nothing and cannot fail: faults of cfg are
 // reported by db.Use.
 func New(cfg Config) *Resolver {
-	r := &Resolver{given: cfg, now: monotonic, off: rulesOff(), probed: make(chan struct{}), spillRoom: make(chan struct{}, 1)}
+	r := &Resolver{given: cfg, now: monotonic, off: rulesOff(), rereads: rereadEvery, probed: make(chan struct{}), spillRoom: make(chan struct{}, 1)}
 	r.root = r
 	return r
 }

@@ -2,6 +2,7 @@ package hook
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -15,7 +16,7 @@ const (
 
 // catalog knows which functions of the database are volatile. It is read from
 // pg_proc at the first statement that calls a function which is no built-in,
-// and again after DDL.
+// again after DDL, and by Reread.
 type catalog struct {
 	reading  chan struct{} // holds one value while somebody reads
 	volatile atomic.Pointer[map[string]bool]
@@ -124,6 +125,27 @@ func (c *catalog) functions(ctx context.Context, primary *Node, mayLoad bool) ma
 	}
 	c.volatile.Store(&m)
 	return m
+}
+
+// Reread reads anew what is known of the database's functions and views, if it was
+// asked for before: other programs change them, and nobody tells. What cannot be read
+// stays as it was. It blocks for a second at most for each question.
+func (h *Hub) Reread(ctx context.Context) error {
+	if old := h.catalog.volatile.Load(); old != nil {
+		m, err := readFunctions(ctx, h.Primary())
+		if err != nil {
+			return fmt.Errorf("hook: read the functions: %w", err)
+		}
+		h.catalog.volatile.CompareAndSwap(old, &m) // unless DDL of ours came between
+	}
+	if old := h.views.acting.Load(); old != nil {
+		m, err := h.readViews(ctx)
+		if err != nil {
+			return fmt.Errorf("hook: read the views: %w", err)
+		}
+		h.views.acting.CompareAndSwap(old, m)
+	}
+	return nil
 }
 
 // forget makes the next statement with an unknown function read again.

@@ -10,8 +10,8 @@ import (
 
 // views knows what does more than read without a text showing it: views that call a
 // volatile function, take a lock, or read such a view; and what calls such a
-// function by another notation, see hidden.go. They are read from the catalogue at the first statement, and
-// again after DDL; while they cannot be read, none is known.
+// function by another notation, see hidden.go. They are read from the catalogue at the first statement,
+// again after DDL, and by Reread; while they cannot be read, none is known.
 type views struct {
 	reading chan struct{} // holds one value while somebody reads
 	acting  atomic.Pointer[acting]
