@@ -76,8 +76,8 @@ type Config struct {
 	// reports false where there is no tenant. Nil: there is none but by
 	// WithTenant.
 	//
-	// Sessions have to be prepared by the same function, and by the context of
-	// each statement, whatever connection it gets.
+	// Sessions have to follow the same function, by the context of each statement
+	// and whatever connection it gets: see [SessionTenant].
 	Tenant func(ctx context.Context) (key string, ok bool)
 
 	// Functions declares functions of the database's own by what they read: a

@@ -182,7 +182,7 @@ func (r *relation) describe(kind, persistence, definition string) {
 		return
 	}
 	r.text = sqltext.Parse(definition)
-	if r.never == "" && (!r.text.ReadOnlyIf(anyFunction) || r.text.Operation != sqltext.Select || r.text.Unstable || r.text.System) {
+	if r.never == "" && (!r.text.ReadOnlyIf(anyFunction) || r.text.Operation != sqltext.Select || r.text.Unstable && !r.text.Personal || r.text.System) {
 		r.never = "view " + r.name + " depends on more than tables"
 	}
 }

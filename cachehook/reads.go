@@ -114,6 +114,9 @@ func (w *readWalk) relation(r *relation, as int64) {
 			w.secure(r, as)
 		}
 	default:
+		if r.text.Personal {
+			w.tenant("view " + r.name)
+		}
 		w.depth++
 		for _, base := range r.reads {
 			w.relation(base, r.as)

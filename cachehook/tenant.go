@@ -15,8 +15,8 @@ type tenantKey struct{}
 // for the tenant of that key alone: it is never served to another one, nor where
 // no tenant is declared. It goes before [Config.Tenant].
 //
-// It is a declaration, and nothing else: no session is told of it. Whoever
-// declares a tenant promises that the database answers the statements outside
+// It is a declaration, and nothing else: no session is told of it but those that
+// follow it by [SessionTenant]. Whoever declares a tenant promises that the database answers the statements outside
 // transactions under this context as it would answer any other of the same key:
 // that key stands for all that row-level security looks at, be it a role or a
 // setting. The cache cannot see the session that the pool will choose, and so
