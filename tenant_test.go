@@ -91,7 +91,9 @@ func TestC09TenantsOnReplicas(t *testing.T) {
 		check(t, db.WithContext(ctx).Model(&Invoice{}).Select("coalesce(sum(total), 0)::bigint").Scan(&sum).Error)
 		return sum
 	}
-	as := func(tenant string) context.Context { return context.WithValue(context.Background(), tenantKey{}, tenant) }
+	as := func(tenant string) context.Context {
+		return context.WithValue(context.Background(), tenantKey{}, tenant)
+	}
 	onReplicas := func() (n uint64) {
 		for _, node := range plugin.Resolver().Nodes() {
 			if node.Name != "primary" {

@@ -173,7 +173,7 @@ func TestC09PolicyChangedPastThePlugin(t *testing.T) {
 // cached.
 func TestC09PoliciesThatCannotBeUnderstood(t *testing.T) {
 	t.Parallel()
-	make := []string{
+	made := []string{
 		`CREATE TABLE teams (name text)`, `INSERT INTO teams VALUES ('a'), ('b')`,
 		`CREATE FUNCTION asker() RETURNS text STABLE LANGUAGE sql AS $$ SELECT current_setting('app.tenant', true) $$`,
 		`CREATE FUNCTION known(text) RETURNS boolean STABLE SECURITY DEFINER LANGUAGE sql AS $$ SELECT EXISTS (SELECT FROM teams WHERE name = $1) $$`,
@@ -197,7 +197,7 @@ func TestC09PoliciesThatCannotBeUnderstood(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := tenantDatabase(t, append(make[:len(make):len(make)], `CREATE POLICY one ON orders USING (`+c.policy+`)`)...).pair(t, Config{Functions: c.functions})
+			p := tenantDatabase(t, append(made[:len(made):len(made)], `CREATE POLICY one ON orders USING (`+c.policy+`)`)...).pair(t, Config{Functions: c.functions})
 			equal(t, "served", p.serves(t, as("a"), listOrders), c.want)
 			if !c.want {
 				if n := p.cached.cache.Stats().Bypasses["table"]; n != 2 {

@@ -7,7 +7,7 @@ func TestPersonal(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]bool{
 		`SELECT 1 FROM t WHERE owner = CURRENT_USER`:                                            true,
-		`SELECT 1 FROM t WHERE owner = session_user OR owner = "current_user"()`:                 false, // no name of the catalogue's functions is quoted
+		`SELECT 1 FROM t WHERE owner = session_user OR owner = "current_user"()`:                false, // no name of the catalogue's functions is quoted
 		`SELECT 1 FROM t WHERE owner IN (current_role, user)`:                                   true,
 		`SELECT 1 FROM t WHERE tenant = current_setting('app.tenant'::text, true)::bigint`:      true,
 		`SELECT 1 FROM t WHERE tenant = pg_catalog.current_setting('app.tenant')`:               true,
