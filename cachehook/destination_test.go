@@ -291,6 +291,7 @@ func TestC12EveryDestinationIsEqualOnHitAndMiss(t *testing.T) {
 		cfg := Config{Redis: rdb, Name: fmt.Sprint(name, prepare), Tables: map[string]Rule{"things": {}}, Timeout: 5 * time.Second}
 		plain := openWith(t, dsn, Config{Disabled: true}, &gorm.Config{PrepareStmt: prepare})
 		first, second := openWith(t, dsn, cfg, &gorm.Config{PrepareStmt: prepare}), openWith(t, dsn, cfg, &gorm.Config{PrepareStmt: prepare})
+		alone := openWith(t, dsn, Config{Tables: cfg.Tables}, &gorm.Config{PrepareStmt: prepare})
 		ready(t, first, second)
 		for what, f := range destinations {
 			want := read(f, plain.DB)
@@ -304,6 +305,8 @@ func TestC12EveryDestinationIsEqualOnHitAndMiss(t *testing.T) {
 			check("hit in memory, again", first)
 			check("hit in Redis, or what was in flight to it", second)
 			check("hit in memory of what was in Redis", second)
+			check("miss without Redis", alone)
+			check("hit without Redis", alone)
 		}
 		s1, s2 := first.cache.Stats(), second.cache.Stats()
 		if s1.L1Hits < 60 || s2.L2Hits < 10 || s2.Corrupt != 0 {

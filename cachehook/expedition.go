@@ -17,6 +17,13 @@ type expedition struct {
 	cancel func()
 	why    missReason
 	aging  *entry // that the work shall replace, or nil
+	into   *shape // what the caller wants the result for, or nil when rows are wanted
+	timer  *time.Timer
+
+	c *Cache
+	q *query
+	s standing
+	f *flight
 
 	mu   sync.Mutex // guards the rest
 	gone bool       // the leader's caller has left
@@ -44,18 +51,19 @@ func (x *expedition) leave() *remainder {
 // lead reads the database for everybody who waits for the flight. The work goes
 // on when the caller leaves.
 func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, f *flight, name string) (*sql.Rows, error) {
-	x := &expedition{why: s.why}
-	var cancel context.CancelFunc
-	x.ctx, cancel = context.WithCancel(context.WithoutCancel(ctx))
-	timer := time.AfterFunc(c.cfg.FlightTimeout, cancel)
-	closing := context.AfterFunc(c.life, cancel)
-	x.cancel = func() { timer.Stop(); closing(); cancel() }
+	x := &expedition{why: s.why, c: c, q: q, s: s, f: f}
+	c.embark(ctx, x, f)
 	x.fork = r.Fork(x.ctx)
+	if !q.mixed && r.CanFill() {
+		if to, ok := shapeOf(r.DB.Statement); ok {
+			x.into = &to
+		}
+	}
 	x.fork.Background, x.fork.Quiet = false, true
 	var own bool
 	x.fork.Args, own = ownArgs(r.Args)
 
-	c.flights.start(name, f, func() (landing, func()) { return c.work(x, q, s, timer, closing) })
+	c.flights.start(name, f, x.work)
 	select {
 	case <-f.done:
 	case <-ctx.Done():
@@ -63,7 +71,7 @@ func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, 
 			_ = tail.Close()
 		}
 		if !own { // the caller may change them from now on
-			x.cancel()
+			x.end()
 		}
 		return nil, ctx.Err()
 	}
@@ -82,7 +90,7 @@ func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, 
 	case tail != nil:
 		return c.hub.Load().Replay().Rows(ctx, tail)
 	case f.verdict == landed:
-		return c.replay(ctx, f.entry.value.(*rowset))
+		return c.show(ctx, r, f.entry)
 	case f.err != nil:
 		return nil, f.err
 	}
@@ -90,8 +98,23 @@ func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, 
 	return r.Next(ctx)
 }
 
+// embark gives the expedition a context that outlives ctx and ends with its time,
+// or with the cache.
+func (c *Cache) embark(ctx context.Context, x *expedition, f *flight) {
+	x.ctx, x.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	x.timer = time.AfterFunc(c.cfg.FlightTimeout, x.cancel)
+	c.flights.endBy(f, x.cancel)
+}
+
+// end ends the expedition's context.
+func (x *expedition) end() {
+	x.timer.Stop()
+	x.cancel()
+}
+
 // work is the flight itself.
-func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, closing func() bool) (landing, func()) {
+func (x *expedition) work() (landing, func()) {
+	c, q, s := x.c, x.q, x.s
 	done := false
 	defer func() {
 		if !done { // a panic, or Goexit
@@ -101,7 +124,7 @@ func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, clo
 		handed := x.tail != nil
 		x.mu.Unlock()
 		if !handed {
-			x.cancel()
+			x.end()
 		}
 	}()
 	e, at, waited := c.again(q, s.stamps, s.asked, &x.why)
@@ -124,10 +147,10 @@ func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, clo
 		x.fork.Finish(-1, err)
 		return x.failure(err), nil
 	}
-	set, odd, err := record(rows, c.cfg.MaxResult)
+	got, err := record(rows, c.cfg.MaxResult, x.into, c.store != nil)
 	if err != nil && !errors.Is(err, errUnstorable) {
 		if rows, err = x.fork.Again(x.ctx, err); err == nil {
-			set, odd, err = record(rows, c.cfg.MaxResult)
+			got, err = record(rows, c.cfg.MaxResult, x.into, c.store != nil)
 		}
 	}
 	done = true
@@ -136,11 +159,11 @@ func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, clo
 		c.counts.bypass(reasonSize)
 		q.tally.refused[fillSize].Add(1)
 		c.memory.put(q.key, c.memory.newEntry(unstorable{}, 0, q.cells, s.stamps, began+int64(unstorableFor)))
-		timer.Stop() // the caller's own patience counts from now on
-		closing()
-		tail := newRemainder(set, odd, rows, func(n int64, err error) {
+		x.timer.Stop() // the caller's own patience counts from now on
+		c.flights.endBy(x.f, nil)
+		tail := newRemainder(got.set, got.odd, rows, func(n int64, err error) {
 			x.fork.Finish(n, err)
-			x.cancel()
+			x.end()
 		})
 		if !x.offer(tail) {
 			_ = tail.Close()
@@ -150,12 +173,23 @@ func (c *Cache) work(x *expedition, q *query, s standing, timer *time.Timer, clo
 		x.fork.Finish(-1, err)
 		return x.failure(err), nil
 	}
-	x.fork.Finish(int64(set.rows), nil)
-	set.mixed = q.mixed
+	x.fork.Finish(int64(got.rows), nil)
 	if c.off&stampSafeguard != 0 {
 		s.stamps = c.lateStamps(q, s.stamps)
 	}
-	e, after := c.fill(q, s.stamps, set, set.bytes(), began, &payload{kind: kindRows, rows: set})
+	var value any = got.models
+	size := 0
+	if got.models != nil {
+		size = int(got.models.bytes)
+	} else {
+		got.set.mixed = q.mixed
+		value, size = got.set, got.set.bytes()
+	}
+	var shared *payload
+	if c.store != nil {
+		shared = &payload{kind: kindRows, rows: got.set}
+	}
+	e, after := c.fill(q, s.stamps, value, size, began, shared)
 	return landing{verdict: landed, entry: e}, after
 }
 

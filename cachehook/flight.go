@@ -22,6 +22,7 @@ type flights struct {
 // flight is one piece of work and its outcome, which may be read after done.
 type flight struct {
 	done chan struct{}
+	end  func() // ends the work before its time, or nil; guarded by flights.mu
 	landing
 }
 
@@ -94,6 +95,17 @@ func (g *flights) start(name string, f *flight, work func() (landing, func())) {
 	}()
 }
 
+// endBy says how the work is ended when all flights are; nil: it is not.
+func (g *flights) endBy(f *flight, end func()) {
+	g.mu.Lock()
+	f.end = end
+	stopped := g.stopped
+	g.mu.Unlock()
+	if stopped && end != nil {
+		end()
+	}
+}
+
 // wait waits for another's flight to end. It reports false when ctx ends first.
 func (g *flights) wait(ctx context.Context, f *flight) bool {
 	g.waiting.Add(1)
@@ -106,10 +118,16 @@ func (g *flights) wait(ctx context.Context, f *flight) bool {
 	}
 }
 
-// stop lets no flight start any more and waits for those under way.
+// stop lets no flight start any more, ends those under way that can be ended, and
+// waits for them.
 func (g *flights) stop() {
 	g.mu.Lock()
 	g.stopped = true
+	for _, f := range g.flying {
+		if f.end != nil {
+			f.end()
+		}
+	}
 	g.mu.Unlock()
 	g.running.Wait()
 }

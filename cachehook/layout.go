@@ -57,28 +57,48 @@ var copiers sync.Map // *schema.Schema -> *atomic.Pointer[layout]
 // layoutOf returns the layout for these columns, or nil where only GORM knows
 // how to scan them.
 func layoutOf(s *schema.Schema, cols []replay.Column) *layout {
+	slot := copierOf(s)
+	if l := slot.Load(); l != nil && slices.EqualFunc(l.columns, cols, func(name string, c replay.Column) bool { return name == c.Name }) {
+		return l
+	}
+	names := make([]string, len(cols))
+	for i := range cols {
+		names[i] = cols[i].Name
+	}
+	return compileTo(slot, s, names)
+}
+
+// layoutNamed is layoutOf for who knows no more of the columns than their names.
+func layoutNamed(s *schema.Schema, names []string) *layout {
+	slot := copierOf(s)
+	if l := slot.Load(); l != nil && slices.Equal(l.columns, names) {
+		return l
+	}
+	return compileTo(slot, s, slices.Clone(names)) // they are the driver's
+}
+
+func copierOf(s *schema.Schema) *atomic.Pointer[layout] {
 	v, ok := copiers.Load(s)
 	if !ok {
 		v, _ = copiers.LoadOrStore(s, &atomic.Pointer[layout]{})
 	}
-	slot := v.(*atomic.Pointer[layout])
-	if l := slot.Load(); l != nil && slices.EqualFunc(l.columns, cols, func(name string, c replay.Column) bool { return name == c.Name }) {
-		return l
-	}
-	l := compile(s, cols)
+	return v.(*atomic.Pointer[layout])
+}
+
+func compileTo(slot *atomic.Pointer[layout], s *schema.Schema, names []string) *layout {
+	l := compile(s, names)
 	if l != nil {
 		slot.Store(l)
 	}
 	return l
 }
 
-func compile(s *schema.Schema, cols []replay.Column) *layout {
-	l := &layout{schema: s}
-	for i, c := range cols {
-		l.columns = append(l.columns, c.Name)
-		field := s.LookUpField(c.Name)
+func compile(s *schema.Schema, names []string) *layout {
+	l := &layout{schema: s, columns: names}
+	for i, name := range names {
+		field := s.LookUpField(name)
 		if field == nil || !field.Readable {
-			if len(cols) == 1 || len(utils.SplitNestedRelationName(c.Name)) > 1 {
+			if len(names) == 1 || len(utils.SplitNestedRelationName(name)) > 1 {
 				return nil // GORM may scan it into something
 			}
 			continue

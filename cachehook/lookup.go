@@ -42,8 +42,8 @@ type query struct {
 // depends returns how many of the query's cells a value depends on; ok is false
 // when it would depend on one that has been left out.
 func (q *query) depends(value any) (n int, ok bool) {
-	set, _ := value.(*rowset)
-	all := set != nil && int(set.rows) >= q.rows
+	rows, known := rowsIn(value)
+	all := known && rows >= q.rows
 	switch {
 	case q.rows == 0:
 		return len(q.cells), true
@@ -53,6 +53,17 @@ func (q *query) depends(value any) (n int, ok bool) {
 		return len(q.cells) - 1, true
 	}
 	return len(q.cells), true
+}
+
+// rowsIn returns how many rows a value has, if it is a result.
+func rowsIn(value any) (n int, known bool) {
+	switch v := value.(type) {
+	case *rowset:
+		return int(v.rows), true
+	case *snapshot:
+		return int(v.rows), true
+	}
+	return 0, false
 }
 
 // fits reports whether an entry that depends on n cells may be one of the query.
@@ -239,7 +250,7 @@ func (c *Cache) lives(q *query, value any) (l1, l2 time.Duration) {
 		ttl := min(q.ttl, maxTTL)
 		l1, l2 = ttl, ttl
 	}
-	if set, ok := value.(*rowset); ok && set.rows == 0 {
+	if rows, known := rowsIn(value); known && rows == 0 {
 		most := cmp.Or(q.notFound, c.cfg.NotFoundTTL)
 		if most < 0 {
 			return most, most

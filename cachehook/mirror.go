@@ -151,6 +151,20 @@ func (m *mirror) cell(tag string, pinned bool) *cell {
 	return c
 }
 
+// rowCell returns the cell of a table's row.
+func (m *mirror) rowCell(table, key string) *cell {
+	var room [128]byte
+	tag := append(append(append(room[:0], table...), rowMark...), key...)
+	sh := m.shard(lent(tag))
+	sh.mu.RLock()
+	c := sh.cells[lent(tag)]
+	sh.mu.RUnlock()
+	if c != nil {
+		return c
+	}
+	return m.cell(string(tag), false)
+}
+
 // makeRoom evicts some loose cell when there are too many; which one does not
 // matter, its entries are read again.
 func (sh *mirrorShard) makeRoom(m *mirror) {

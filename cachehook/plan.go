@@ -25,6 +25,7 @@ type plan struct {
 	ruled   bool
 
 	relation *relation // whose rows it asks for by primary key, or nil
+	whole    *cell     // of that relation
 
 	asked atomic.Pointer[asking] // how it was asked last
 }
@@ -58,7 +59,8 @@ func (c *Cache) plan(sql string, text *sqltext.Statement, cat *catalog) *plan {
 		sum := sha256.Sum256(lead) // each entry in memory holds its key
 		p.lead = append([]byte{'q'}, sum[:]...)
 		if r := cat.lookup(text); r != nil && len(tables) == 1 && tables[0] == r.root {
-			p.relation = r
+			p.relation, p.whole = r, c.mirror.cell(wholeTag(r.root), true)
+			c.tallies.of(p.whole) // by which its entries are counted
 		}
 	}
 	slot.Store(p)
@@ -96,31 +98,46 @@ func (c *Cache) expand(q *query) {
 	if p.relation == nil && len(q.own) == 0 {
 		return
 	}
-	tags := p.tags[:len(p.tags):len(p.tags)]
-	var rows []string
-	byKey := false
-	if p.relation != nil {
-		rows, byKey = p.relation.rowsOf(p.text.Where, q.args, maxRowsRead)
-	}
-	table := tags[len(tags)-1]
-	if byKey = byKey && !slices.Contains(q.own, table); byKey {
-		tags = append(tags[:len(tags)-1:len(tags)-1], wholeTag(table))
-		for _, key := range rows {
-			tags = append(tags, rowTag(table, key))
-		}
-		q.rows = len(rows)
-	}
-	tags = append(tags, q.own...)
+	cells := append(make([]*cell, 0, len(p.cells)+len(q.own)+maxRowsFew), p.cells...)
+	table := cells[len(cells)-1]
+	byKey := p.relation != nil && !slices.Contains(q.own, table.tag)
 	if byKey {
-		tags = append(tags, table)
+		cells, q.rows = c.appendRows(append(cells[:len(cells)-1], p.whole), table, q)
+		byKey = q.rows > 0
 	}
-	q.tags, q.cells = tags, make([]*cell, len(tags))
-	for i, t := range tags {
-		q.cells[i] = c.mirror.cell(t, c.pins(t))
+	if !byKey {
+		cells = append(cells[:0], p.cells...)
+	}
+	for _, tag := range q.own {
+		cells = append(cells, c.mirror.cell(tag, c.pins(tag)))
 	}
 	if byKey {
-		c.tallies.of(q.cells[2]) // by which its entries are counted
+		cells = append(cells, table)
 	}
+	q.cells, q.tags = cells, make([]string, len(cells))
+	for i, of := range cells {
+		q.tags[i] = of.tag
+	}
+}
+
+// maxRowsFew is for how many rows room is made at once.
+const maxRowsFew = 2
+
+// appendRows adds the cells of the rows that a look-up by key asks for, and returns
+// how many they are: 0 when it cannot be told.
+func (c *Cache) appendRows(cells []*cell, table *cell, q *query) ([]*cell, int) {
+	where := q.plan.text.Where
+	if key, one := q.plan.relation.rowOf(where, q.args); one {
+		return append(cells, c.mirror.rowCell(table.tag, key)), 1
+	}
+	keys, ok := q.plan.relation.rowsOf(where, q.args, maxRowsRead)
+	if !ok {
+		return cells, 0
+	}
+	for _, key := range keys {
+		cells = append(cells, c.mirror.rowCell(table.tag, key))
+	}
+	return cells, len(keys)
 }
 
 // adopt makes a query depend on what an entry of it does.

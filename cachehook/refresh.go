@@ -53,21 +53,17 @@ func (c *Cache) refresh(ctx context.Context, r *hook.Record, q *query, e *entry)
 	if !leads {
 		return
 	}
-	x := &expedition{aging: e, gone: true}
-	var cancel context.CancelFunc
-	x.ctx, cancel = context.WithCancel(context.WithoutCancel(ctx))
-	timer := time.AfterFunc(c.cfg.FlightTimeout, cancel)
-	closing := context.AfterFunc(c.life, cancel)
-	x.cancel = func() { timer.Stop(); closing(); cancel() }
+	x := &expedition{aging: e, gone: true, c: c, q: &again, f: f}
+	c.embark(ctx, x, f)
 	x.fork = r.Fork(x.ctx)
 	x.fork.Args, x.fork.Scope, x.fork.Parent = args, nil, nil // it is no part of the request any more
 	// Before the TTL ends Redis has got the same; after it perhaps what another
 	// instance has read.
-	before := c.now() < e.expires
+	x.s = standing{stamps: stamps, asked: c.now() < e.expires}
 	c.flights.start(name, f, func() (landed landing, after func()) {
 		// A panic or Goexit leaves it so.
 		c.refreshes.pause(again.key, c.now()+int64(refreshPause))
-		landed, after = c.work(x, &again, standing{stamps: stamps, asked: before}, timer, closing)
+		landed, after = x.work()
 		if landed.entry != nil {
 			c.refreshes.pause(again.key, 0)
 		}

@@ -94,7 +94,7 @@ func TestRoundTripsToRedis(t *testing.T) {
 			return len(keysOf(t, rdb, "infra:"+name+":cache:e:*")) == keys
 		})
 	}
-	stored(1)
+	eventually(t, "the fill after the write", 60*time.Second, func() bool { return l2Carries(t, a, 50) })
 	for _, step := range []struct {
 		name  string
 		do    func()

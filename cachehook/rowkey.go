@@ -73,6 +73,19 @@ func (r *relation) rowsOf(where []sqltext.Predicate, args []any, most int) (keys
 	return slices.Compact(keys), true
 }
 
+// rowOf is rowsOf for one row of a key of one column. It is not one when there may be
+// several, or its key cannot be told.
+func (r *relation) rowOf(where []sqltext.Predicate, args []any) (key string, one bool) {
+	if len(r.key) != 1 || !r.keyed() || len(args) > 0 && ofDriver(args[0]) {
+		return "", false
+	}
+	p := r.predicateOn(where, r.key[0].name)
+	if p == nil || len(p.Args) != 1 || p.Args[0] >= len(args) {
+		return "", false
+	}
+	return r.extend("", 0, args[p.Args[0]])
+}
+
 // extend adds the value of the key's i-th column to those before it.
 func (r *relation) extend(key string, i int, arg any) (string, bool) {
 	value, ok := r.key[i].kind.canonical(arg, 0)

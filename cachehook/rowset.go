@@ -5,7 +5,6 @@ import (
 	"database/sql/driver"
 	"errors"
 	"io"
-	"sync"
 	"time"
 
 	"github.com/gorminfra/infra/internal/replay"
@@ -24,13 +23,13 @@ type rowset struct {
 // bytes is what the rows hold in memory.
 func (s *rowset) bytes() int { return 48 + rounded(len(s.values)) + s.cols.bytes() }
 
-// nulls tells which values of the first row are NULL; nil: none is.
-func (s *rowset) nulls() (null []bool) {
-	d := decoder{s: s.values}
-	for i := range s.cols.list {
+// nullsOf tells which values of the first row are NULL; nil: none is.
+func nullsOf(values string, columns int) (null []bool) {
+	d := decoder{s: values}
+	for i := range columns {
 		if d.skipValue() == tagNil {
 			if null == nil {
-				null = make([]bool, len(s.cols.list))
+				null = make([]bool, columns)
 			}
 			null[i] = true
 		}
@@ -68,58 +67,6 @@ func (r *reader) next(dest []driver.Value) bool {
 	}
 	return true
 }
-
-// errUnstorable ends a recording that cannot be kept: too large, or with a
-// value that is none of the driver's kinds.
-var errUnstorable = errors.New("cachehook: result cannot be stored")
-
-// record reads a live result to its end and closes it. With errUnstorable the
-// result is still open: the set holds the rows that were read, and odd is one
-// more that it cannot hold.
-func record(live *sql.Rows, maxBytes int) (set *rowset, odd []any, err error) {
-	cols, err := replay.Describe(live)
-	if err != nil {
-		return nil, nil, errors.Join(err, live.Close())
-	}
-	set = &rowset{cols: columnsFor(cols)}
-	room := recordBuffers.Get().(*[]byte)
-	values := (*room)[:0]
-	read := set
-	defer func() {
-		read.values = string(values)
-		if *room = values; cap(values) <= 1<<16 {
-			recordBuffers.Put(room)
-		}
-	}()
-	row, ptrs := make([]any, len(cols)), make([]any, len(cols))
-	for i := range row {
-		ptrs[i] = &row[i] // *any: a RawBytes would forbid the second Scan
-	}
-	for live.Next() {
-		if err := live.Scan(ptrs...); err != nil {
-			return nil, nil, errors.Join(err, live.Close())
-		}
-		for _, v := range row {
-			if !isDriverValue(v) {
-				return set, row, errUnstorable
-			}
-		}
-		for _, v := range row {
-			values = appendValue(values, v)
-		}
-		set.rows++
-		if len(values)+set.cols.bytes() > maxBytes {
-			return set, nil, errUnstorable
-		}
-	}
-	if err := errors.Join(live.Err(), live.Close()); err != nil {
-		return nil, nil, err
-	}
-	return set, nil, nil
-}
-
-// recordBuffers are what results are written into before their size is known.
-var recordBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return &b }}
 
 func isDriverValue(v any) bool {
 	switch v := v.(type) {

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"reflect"
 	"time"
+	"unsafe"
 
 	"gorm.io/gorm"
 
@@ -139,8 +140,8 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 		c.catalog.present.CompareAndSwap(q.plan.catalog, nil)
 		return c.through(ctx, r, reasonCatalog)
 	}
-	q.key = append([]byte(nil), q.key...) // a flight outlives the buffer
-	return c.fly(ctx, r, &q, s)
+	missed := q // on the heap, which a hit has no need of
+	return c.fly(ctx, r, &missed, s)
 }
 
 // contactOf is when the work that r belongs to last learned what a database holds,
@@ -198,10 +199,7 @@ func (c *Cache) hit(ctx context.Context, r *hook.Record, q *query, e *entry, at 
 	}
 	q.tally.hit(at)
 	if set == nil {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		return nil, r.FillWith(e.value.(*snapshot))
+		return c.show(ctx, r, e)
 	}
 	if !set.mixed && r.CanFill() {
 		if t := readSnapshot(r.DB.Statement, set); t != unfit {
@@ -216,6 +214,18 @@ func (c *Cache) hit(ctx context.Context, r *hook.Record, q *query, e *entry, at 
 	return c.replay(ctx, set)
 }
 
+// show hands an entry's value over: models, which fit, or rows as they are.
+func (c *Cache) show(ctx context.Context, r *hook.Record, e *entry) (*sql.Rows, error) {
+	t, models := e.value.(*snapshot)
+	if !models {
+		return c.replay(ctx, e.value.(*rowset))
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return nil, r.FillWith(t)
+}
+
 // misfit reads the rows of an entry of which only a snapshot is left, for a
 // statement that has another kind of destination under the same key. From then
 // on the rows are kept in its place.
@@ -225,7 +235,7 @@ func (c *Cache) misfit(ctx context.Context, r *hook.Record, q *query, e *entry) 
 		return r.Next(ctx)
 	}
 	own := *q
-	own.key, own.mixed = bytes.Clone(q.key), true // a flight outlives the buffer
+	own.mixed = true
 	own.adopt(e)
 	return c.fly(ctx, r, &own, standing{stamps: e.stamps(), why: missForm})
 }
@@ -258,6 +268,7 @@ func (c *Cache) replay(ctx context.Context, set *rowset) (*sql.Rows, error) {
 // fly waits for the flight that reads the query's result, or leads it.
 func (c *Cache) fly(ctx context.Context, r *hook.Record, q *query, s standing) (*sql.Rows, error) {
 	name := flightName(q.key, s.stamps)
+	q.key = unsafe.Slice(unsafe.StringData(name), len(q.key)) // a flight outlives its buffer; nobody writes to it
 	for {
 		f, leads := c.flights.join(name)
 		if leads {
@@ -271,13 +282,12 @@ func (c *Cache) fly(ctx context.Context, r *hook.Record, q *query, s standing) (
 		}
 		switch f.verdict {
 		case landed:
-			set, ok := f.entry.value.(*rowset)
-			if !ok { // found in memory by now, as a snapshot
-				return c.hit(ctx, r, q, f.entry, inMemory)
+			if t, models := f.entry.value.(*snapshot); models && (!r.CanFill() || !t.fits(r.DB.Statement)) {
+				return c.misfit(ctx, r, q, f.entry)
 			}
 			r.Outcome, r.Lookup, r.Shown = hook.Shared, hook.Hit, f.entry.shownAt()
 			q.tally.shared.Add(1)
-			return c.replay(ctx, set)
+			return c.show(ctx, r, f.entry)
 		case failed:
 			r.Outcome, r.Lookup = hook.Shared, hook.Hit
 			return nil, f.err
@@ -300,5 +310,5 @@ func flightName(key []byte, stamps []stamp) string {
 	for i := range stamps {
 		b = append(b, stamps[i][:]...)
 	}
-	return string(b)
+	return lent(b) // nobody writes to it any more
 }

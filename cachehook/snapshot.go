@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"gorm.io/gorm"
+	"gorm.io/gorm/schema"
 
 	"github.com/gorminfra/infra/internal/hook"
 )
@@ -49,7 +50,11 @@ var unfit = &snapshot{}
 // only GORM could do so again.
 func takeSnapshot(stmt *gorm.Statement, set *rowset) *snapshot {
 	dest := stmt.ReflectValue
-	s := emptySnapshot(stmt, set)
+	to, ok := shapeOf(stmt)
+	if !ok {
+		return unfit
+	}
+	s := to.empty(layoutOf(to.schema, set.cols.list), set.values, int(set.rows))
 	if s == unfit || s.models.IsValid() && dest.Len() != int(set.rows) {
 		return unfit
 	}
@@ -73,34 +78,39 @@ func takeSnapshot(stmt *gorm.Statement, set *rowset) *snapshot {
 	return s.completed()
 }
 
-// emptySnapshot makes a snapshot of set for the statement's destination whose
-// models are to be filled, or returns unfit.
-func emptySnapshot(stmt *gorm.Statement, set *rowset) *snapshot {
-	dest := stmt.ReflectValue
-	if !plainStatement(stmt) || !dest.IsValid() || !dest.CanSet() {
+// shape is what a statement's destination is like: a model, or a list of models.
+type shape struct {
+	schema   *schema.Schema
+	list     bool
+	pointers bool // a list of pointers to them
+}
+
+// shapeOf returns that of a statement which GORM would scan into by the columns
+// alone.
+func shapeOf(stmt *gorm.Statement) (to shape, ok bool) {
+	if !plainStatement(stmt) || !stmt.ReflectValue.IsValid() || !stmt.ReflectValue.CanSet() {
+		return shape{}, false
+	}
+	to.schema = stmt.Schema
+	to.list, to.pointers, ok = destForm(stmt.ReflectValue.Type(), stmt.Schema.ModelType)
+	return to, ok
+}
+
+// empty makes a snapshot of rows with these values whose models are to be filled; it
+// is unfit without a layout.
+func (to shape) empty(l *layout, values string, rows int) *snapshot {
+	if l == nil {
 		return unfit
 	}
-	model := stmt.Schema.ModelType
-	list, pointers, ok := destForm(dest.Type(), model)
-	if !ok {
-		return unfit
-	}
-	s := &snapshot{rows: set.rows, asides: &noAsides}
-	if list {
-		s.asides = &asides{pointers: pointers}
-	} else {
-		s.rows = min(s.rows, 1)
-	}
-	if s.layout = layoutOf(stmt.Schema, set.cols.list); s.layout == nil {
-		return unfit
-	}
-	rows := int(s.rows)
-	if list {
-		s.models = reflect.MakeSlice(reflect.SliceOf(model), rows, rows)
+	s := &snapshot{layout: l, rows: int32(rows), asides: &noAsides}
+	switch {
+	case to.list:
+		s.asides = &asides{pointers: to.pointers, models: reflect.MakeSlice(reflect.SliceOf(to.schema.ModelType), rows, rows)}
 		s.first = s.models.UnsafePointer()
-	} else if rows > 0 {
-		s.first = reflect.New(model).UnsafePointer()
-		if nulls := set.nulls(); nulls != nil {
+	case rows > 0:
+		s.rows = 1
+		s.first = reflect.New(to.schema.ModelType).UnsafePointer()
+		if nulls := nullsOf(values, len(l.columns)); nulls != nil {
 			s.asides = &asides{nulls: nulls}
 		}
 	}
@@ -262,11 +272,11 @@ func plainStatement(stmt *gorm.Statement) bool {
 
 // fits reports whether the statement's destination is the one of the snapshot.
 func (s *snapshot) fits(stmt *gorm.Statement) bool {
-	if s == unfit || !plainStatement(stmt) || stmt.Schema != s.layout.schema || !stmt.ReflectValue.IsValid() || !stmt.ReflectValue.CanSet() {
+	if s == unfit {
 		return false
 	}
-	list, pointers, ok := destForm(stmt.ReflectValue.Type(), stmt.Schema.ModelType)
-	return ok && list == s.models.IsValid() && pointers == s.pointers
+	to, ok := shapeOf(stmt)
+	return ok && to == shape{s.layout.schema, s.models.IsValid(), s.pointers}
 }
 
 // Fill implements hook.Filler.

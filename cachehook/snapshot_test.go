@@ -210,6 +210,7 @@ func TestC12SnapshotsAreEqualToWhatTheDatabaseGives(t *testing.T) {
 		cfg := Config{Redis: rdb, Name: fmt.Sprint(name, prepare), Tables: map[string]Rule{"plains": {}}}
 		plain := openWith(t, dsn, Config{Disabled: true}, &gorm.Config{PrepareStmt: prepare})
 		cached := openWith(t, dsn, cfg, &gorm.Config{PrepareStmt: prepare})
+		alone := openWith(t, dsn, Config{Tables: cfg.Tables}, &gorm.Config{PrepareStmt: prepare}) // it reads no more of columns than it must
 		ready(t, cached)
 		for what, f := range plainReads {
 			for id := 1; id <= rows; id++ {
@@ -217,15 +218,19 @@ func TestC12SnapshotsAreEqualToWhatTheDatabaseGives(t *testing.T) {
 					return read(func(db *gorm.DB) (any, *gorm.DB) { return f(db, id) }, db)
 				}
 				want := of(plain.DB)
-				for _, when := range []string{"miss", "replay", "filled", "filled again"} {
-					if got := of(cached.DB); !reflect.DeepEqual(got, want) {
-						t.Errorf("%s of %d (prepared %v): %s:\ngot  %+v\nwant %+v", what, id, prepare, when, got, want)
+				for _, when := range []string{"miss", "hit", "hit again"} {
+					for mode, db := range map[string]*instance{"redis": cached, "memory": alone} {
+						if got := of(db.DB); !reflect.DeepEqual(got, want) {
+							t.Errorf("%s of %d (prepared %v): %s, %s:\ngot  %+v\nwant %+v", what, id, prepare, mode, when, got, want)
+						}
 					}
 				}
 			}
 		}
-		if typed, all := snapshots(cached.cache); typed < all/2 {
-			t.Errorf("%d of %d entries have a snapshot", typed, all)
+		for _, db := range []*instance{cached, alone} {
+			if typed, all := snapshots(db.cache); typed < all/2 {
+				t.Errorf("%d of %d entries have a snapshot", typed, all)
+			}
 		}
 	}
 }

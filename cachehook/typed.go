@@ -77,11 +77,21 @@ func valueKindOf(t reflect.Type) valueKind {
 // readSnapshot makes the snapshot that takeSnapshot would take after GORM has
 // scanned set, or unfit where it takes GORM to know.
 func readSnapshot(stmt *gorm.Statement, set *rowset) *snapshot {
-	s := emptySnapshot(stmt, set)
+	to, ok := shapeOf(stmt)
+	if !ok {
+		return unfit
+	}
+	return to.read(layoutOf(to.schema, set.cols.list), set.values, int(set.rows))
+}
+
+// read makes a snapshot of rows whose values are written in values. It does not
+// keep those.
+func (to shape) read(l *layout, values string, rows int) *snapshot {
+	s := to.empty(l, values, rows)
 	if s == unfit {
 		return unfit
 	}
-	d := decoder{s: set.values}
+	d := decoder{s: values}
 	size := s.layout.schema.ModelType.Size()
 	for i := range uintptr(s.rows) {
 		if !s.layout.read(&d, unsafe.Add(s.first, i*size)) {

@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"testing"
 	"unsafe"
+
+	"gorm.io/gorm"
 )
 
 // heap is what is in use after two collections.
@@ -16,9 +18,9 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// What entries hold is measured on the heap, as rows (after a miss) and as
-// models (after a hit). The payload is what the caller's own models hold. What is
-// read by key has the tag of its row besides.
+// What entries hold is measured on the heap, after a miss and after a hit, which may
+// change their form. The payload is what the caller's own models hold. What is read
+// by key has the tag of its row besides.
 //
 // Not parallel: it measures what the process holds.
 func TestMemoryOfAnEntryIsItsPayloadAndAFewHundredBytes(t *testing.T) {
@@ -47,7 +49,7 @@ func TestMemoryOfAnEntryIsItsPayloadAndAFewHundredBytes(t *testing.T) {
 		test.read(db, test.entries) // the catalogue, the pool, the layouts
 		runtime.KeepAlive(db)
 		empty, counted := heap(), db.cache.Stats().Bytes
-		for _, form := range []string{"rows", "models"} {
+		for _, form := range []string{"after a miss", "after a hit"} {
 			payload := 0
 			for i := range test.entries {
 				payload += test.read(db, i)
@@ -55,7 +57,7 @@ func TestMemoryOfAnEntryIsItsPayloadAndAFewHundredBytes(t *testing.T) {
 			held := float64(heap() - empty)
 			n := float64(test.entries)
 			says := float64(db.cache.Stats().Bytes - counted)
-			what := fmt.Sprintf("%s as %s: %.0f B an entry, %.0f B by the cache's own account, of %.0f B payload", test.name, form, held/n, says/n, float64(payload)/n)
+			what := fmt.Sprintf("%s, %s: %.0f B an entry, %.0f B by the cache's own account, of %.0f B payload", test.name, form, held/n, says/n, float64(payload)/n)
 			t.Log(what)
 			if limit := 1.3*float64(payload) + 400*n; held > limit {
 				t.Errorf("%s: more than %.0f", what, limit/n)
@@ -66,5 +68,33 @@ func TestMemoryOfAnEntryIsItsPayloadAndAFewHundredBytes(t *testing.T) {
 		}
 		equal(t, "entries", db.cache.Stats().Entries, int64(test.entries)+1)
 		must(t, db.cache.Close())
+	}
+}
+
+// Not parallel: it counts what the process allocates.
+func TestWhatALookUpAllocatesBesidesGORM(t *testing.T) {
+	dsn := database(t)
+	plain, db := open(t, dsn, Config{Disabled: true}), open(t, dsn, Config{})
+	n := 0
+	miss := func(db *instance) func() {
+		return func() {
+			n++
+			must(t, db.Where("price > ?", -n).First(new(product), 1).Error)
+		}
+	}
+	hit := func(db *gorm.DB) func() { return func() { must(t, db.First(new(product), 1).Error) } }
+	for _, test := range []struct {
+		name     string
+		ours, of func()
+		more     float64
+	}{
+		{"a miss, beside the bare query", miss(db), miss(plain), 36},
+		{"a hit, beside a dry run", hit(db.DB), hit(plain.Session(&gorm.Session{DryRun: true})), 6},
+	} {
+		ours, of := testing.AllocsPerRun(300, test.ours), testing.AllocsPerRun(300, test.of)
+		t.Logf("%s: %.0f allocations, %.0f there", test.name, ours, of)
+		if ours > of+test.more {
+			t.Errorf("%s: %.0f allocations, %.0f there: more than %.0f more", test.name, ours, of, test.more)
+		}
 	}
 }
