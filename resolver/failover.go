@@ -185,6 +185,28 @@ func (r *Resolver) awaitPrimary(ctx context.Context, since int64) error {
 	}
 }
 
+// awaitFirstAnswer waits until the primary's first probe has ended, well or not: what
+// gorm.Open connected to may have become a standby since the configuration was
+// written. It waits no longer than Probe.Timeout and ctx allow.
+func (r *Resolver) awaitFirstAnswer(ctx context.Context) error {
+	for {
+		r.mu.Lock()
+		p, next := r.primary(), r.probed
+		answered := p.answered
+		r.mu.Unlock()
+		if answered {
+			return nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %s has not answered yet: %w", ErrNoPrimary, p.name, ctx.Err())
+		case <-r.ctx.Done():
+			return nil
+		}
+	}
+}
+
 // BeforeCommit implements hook.TxnObserver: what was written on a node that claims
 // to be a primary although another one was promoted would be lost.
 func (a *router) BeforeCommit(_ context.Context, t *hook.Txn) error {
@@ -287,7 +309,11 @@ func (r *Resolver) settle(ctx context.Context, q *question) (*node, reason, erro
 		return n, why, nil
 	}
 	q.now = 0
-	if err := r.awaitPrimary(ctx, 0); err != nil {
+	err := r.awaitFirstAnswer(ctx)
+	if err == nil && r.vacant.Load() {
+		err = r.awaitPrimary(ctx, 0)
+	}
+	if err != nil {
 		return n, why, fmt.Errorf("%w (%s)", err, why)
 	}
 	n, why = r.decide(q)

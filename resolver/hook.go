@@ -67,6 +67,7 @@ func (r *Resolver) Initialize(db *gorm.DB) error {
 	for _, home := range r.homes() {
 		home.mu.Lock()
 		home.rebuild()
+		home.vacant.Store(len(home.replicas()) > 0) // until the primary has been asked
 		home.mu.Unlock()
 		home.ctx, home.cancel = context.WithCancel(context.Background()) //nolint:fatcontext // one for each home
 		home.opened.Store(true)

@@ -12,6 +12,7 @@ func (r *Resolver) start(n *node) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		n.answered, n.lastErr = true, "the pool is no *sql.DB and cannot be probed"
+		r.vacant.Store(r.vacancy() != "")
 		return
 	}
 	n.watched.Store(true)
