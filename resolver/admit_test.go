@@ -58,6 +58,25 @@ func TestR10AllReplicasDeadByPriority(t *testing.T) {
 	}
 }
 
+func TestR10TheDefaultCapIsHalfOfThePrimarysConnections(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, testbed.SharedCluster(t), func(cfg *Config) {
+		cfg.Replicas = DSNs(lost)
+		cfg.Pool = Pool{Max: 6, Min: -1}
+		cfg.Priorities.Normal = Class{Wait: -1}
+	})
+	fresh := func() context.Context { return inScope(deadline(t), "request") }
+	for n := range 4 {
+		rows, err := g.db.WithContext(fresh()).Model(&item{}).Rows()
+		if n < 3 {
+			must(t, err)
+			defer rows.Close()
+		} else if !errors.Is(err, ErrBusy) {
+			t.Errorf("read %d of 3 gives %v", n+1, err)
+		}
+	}
+}
+
 func TestReadsTakeTurnsOnThePrimaryWhenReplicasAreDead(t *testing.T) {
 	t.Parallel()
 	g := newRig(t, testbed.SharedCluster(t), func(cfg *Config) {
