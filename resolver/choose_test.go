@@ -229,3 +229,33 @@ func TestChoosingAllocatesNothing(t *testing.T) { //nolint:paralleltest // Alloc
 		}
 	}
 }
+
+func TestAPoolPolicyThatPanicsHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	calls := 0
+	p := PoolPolicy(dbresolver.PolicyFunc(func(pools []gorm.ConnPool) gorm.ConnPool {
+		if calls++; calls == 1 {
+			panic("a policy of somebody's own")
+		}
+		return pools[0]
+	}))
+	list := []Candidate{{&member{}}}
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the panic is lost")
+			}
+		}()
+		p.Choose(list)
+	}()
+	done := make(chan int, 1)
+	go func() { done <- p.Choose(list) }()
+	select {
+	case got := <-done:
+		if got != 0 {
+			t.Errorf("chose %d", got)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("the policy is never asked again")
+	}
+}

@@ -165,13 +165,17 @@ func (a *poolPolicy) Choose(list []Candidate) int {
 	for i, c := range list {
 		pools[i], _ = c.m.pool.(gorm.ConnPool)
 	}
-	a.mu.Lock()
-	chosen := a.p.Resolve(pools)
-	a.mu.Unlock()
+	chosen := a.resolve(pools)
 	for i, p := range pools {
 		if p == chosen {
 			return i
 		}
 	}
 	return 0
+}
+
+func (a *poolPolicy) resolve(pools []gorm.ConnPool) gorm.ConnPool {
+	a.mu.Lock()
+	defer a.mu.Unlock() // also when p panics, which its caller may survive
+	return a.p.Resolve(pools)
 }
