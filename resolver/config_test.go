@@ -29,6 +29,7 @@ func TestValidateReportsEveryFaultWithItsField(t *testing.T) {
 			{Name: "with blank", DSN: "host=h", Weight: 1 << 20},
 			{DSN: "host=h"},
 			{DSN: "host=h password=my topsecret"},
+			{Dialector: (*postgres.Dialector)(nil)},
 		},
 		MaxLag:         -1,
 		Pool:           Pool{Max: 3, Min: 4},
@@ -48,6 +49,7 @@ func TestValidateReportsEveryFaultWithItsField(t *testing.T) {
 		`resolver: Replicas[2] is with both DSN and Dialector: needs one of them`,
 		`resolver: Replicas[3].Name is "with blank"`,
 		`resolver: Replicas[3].Weight is 1048576`,
+		`resolver: Replicas[6].Dialector is a nil *postgres.Dialector: must be a Dialector or left out`,
 		`resolver: MaxLag is -1ns`,
 		`resolver: Pool.Min is 4: must not exceed Pool.Max, which is 3`,
 		`resolver: Probe.Interval is 1ns`,
@@ -58,7 +60,7 @@ func TestValidateReportsEveryFaultWithItsField(t *testing.T) {
 			t.Errorf("%q is missing", want)
 		}
 	}
-	if n := strings.Count(err.Error(), "\n") + 1; n != 13 {
+	if n := strings.Count(err.Error(), "\n") + 1; n != 14 {
 		t.Errorf("%d faults:\n%v", n, err)
 	}
 	if strings.Contains(err.Error(), "topsecret") {

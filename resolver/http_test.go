@@ -211,6 +211,20 @@ func TestSessionIsValidated(t *testing.T) {
 	if strings.Contains(err.Error(), "topsecret") {
 		t.Error("a key is repeated")
 	}
+	for _, bad := range []Session{
+		{Key: keyA, Name: "__Secure-t", Insecure: true}, {Key: keyA, Name: "__host-t", Insecure: true},
+		{Key: keyA, Name: "__Host-t", Domain: "example.com"}, {Key: keyA, Name: "__Host-t", Path: "/api"},
+	} {
+		if err := (Config{Session: bad}).Validate(); err == nil {
+			t.Errorf("%+v would set cookies that browsers refuse", bad)
+		}
+	}
+	for _, good := range []Session{
+		{Key: keyA, Name: "__Host-t"}, {Key: keyA, Name: "__Host-t", Path: "/"}, {Key: keyA, Name: "__Secure-t", Domain: "example.com", Path: "/api"},
+		{Key: keyA, Name: "__Host-t", Insecure: true, Header: true},
+	} {
+		must(t, Config{Session: good}.Validate())
+	}
 	if err := (Config{Session: Session{OldKeys: [][]byte{keyA}}}).Validate(); err == nil {
 		t.Error("old keys alone are accepted")
 	}

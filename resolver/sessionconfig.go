@@ -97,12 +97,25 @@ func (s Session) validate(bad func(field string, value any, rule string)) {
 	if s.SameSite == http.SameSiteNoneMode && s.Insecure {
 		bad("Session.Insecure", true, "must not be set with SameSite None, which browsers refuse")
 	}
+	// RFC 6265bis, section 4.1.3: browsers drop a cookie whose name promises more.
+	if !s.Header && s.Insecure && hasPrefix(s.Name, "__Secure-", "__Host-") {
+		bad("Session.Insecure", true, fmt.Sprintf("must not be set with the Name %q, which browsers then refuse", s.Name))
+	}
+	if !s.Header && hasPrefix(s.Name, "__Host-") && (s.Domain != "" || s.Path != "" && s.Path != "/") {
+		bad("Session.Name", fmt.Sprintf("%q", s.Name), "must not begin so with a Domain, or a Path other than /, which browsers refuse")
+	}
 	if strings.ContainsAny(s.Path, ";\r\n") || s.Path != "" && s.Path[0] != '/' {
 		bad("Session.Path", fmt.Sprintf("%q", s.Path), "must begin with / and have no semicolon")
 	}
 	if strings.ContainsAny(s.Domain, "; \r\n") {
 		bad("Session.Domain", fmt.Sprintf("%q", s.Domain), "must be a domain")
 	}
+}
+
+func hasPrefix(s string, prefixes ...string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool {
+		return len(s) >= len(p) && strings.EqualFold(s[:len(p)], p)
+	})
 }
 
 // isToken reports whether r may stand in a token of RFC 9110, section 5.6.2.

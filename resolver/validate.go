@@ -8,6 +8,7 @@ import (
 	"unicode"
 
 	"github.com/jackc/pgx/v5"
+	"gorm.io/gorm"
 )
 
 // faults collects what is wrong with a configuration.
@@ -133,6 +134,12 @@ func (f *faults) replicas(field string, nodes []Node, prefix string, bases map[s
 	}
 }
 
+// isNil reports whether d is an interface around a nil pointer.
+func isNil(d gorm.Dialector) bool {
+	v := reflect.ValueOf(d)
+	return v.Kind() == reflect.Pointer && v.IsNil()
+}
+
 // refers reports whether a node of a group stands for one of Config.Replicas.
 func (n Node) refers() bool { return n.Name != "" && n.DSN == "" && n.Dialector == nil }
 
@@ -156,6 +163,8 @@ func (f *faults) node(field string, n Node, allowed string) {
 		f.add(field+".Name", fmt.Sprintf("%q", n.Name), "is the name of what gorm.Open connected to")
 	}
 	switch {
+	case isNil(n.Dialector):
+		f.add(field+".Dialector", fmt.Sprintf("a nil %T", n.Dialector), "must be a Dialector or left out")
 	case n.DSN == "" && n.Dialector == nil:
 		f.add(field, "without DSN and Dialector", "needs one of them")
 	case n.DSN != "" && n.Dialector != nil:
