@@ -69,6 +69,10 @@ func (p *Plugin) Middleware(next http.Handler) http.Handler {
 		rw := newResponse(w, p, r, s)
 		completed := false
 		defer func() {
+			if !completed && rw.status == 0 {
+				// It panicked: whoever catches that outside answers with this header.
+				p.resolver.WriteToken(r.Context(), w.Header())
+			}
 			if r.Pattern != "" && s.Name() == route { // unless SetRoute has said better
 				s.SetName(p.route(r, r.Pattern))
 			}

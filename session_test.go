@@ -74,6 +74,34 @@ func TestR05OwnWritesAreSeenByTheOtherProcess(t *testing.T) {
 	check(t, c.Replica(0).ResumeReplay(deadline(t)))
 }
 
+// Whoever catches the panic of a handler answers for it, and its client sees what it
+// had written.
+func TestR05AHandlerThatPanicsHandsItsTokenOn(t *testing.T) {
+	t.Parallel()
+	c := testbed.SharedCluster(t)
+	s := newShop(t, c)
+	db := s.open(t)
+	p := use(t, db, infra.Config{Resolver: resolver.Config{Session: resolver.Session{Key: bytes.Repeat([]byte("k"), 32)}}})
+	handler := p.Middleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		check(t, db.WithContext(r.Context()).Model(&Product{}).Where("id = 1").Update("name", "panicked").Error)
+		panic("after the commit")
+	}))
+	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if recover() != nil {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		}()
+		handler.ServeHTTP(w, r)
+	}))
+	resp, err := http.Get(url) //nolint:noctx // of this process
+	check(t, err)
+	check(t, resp.Body.Close())
+	if resp.StatusCode != http.StatusInternalServerError || len(resp.Cookies()) != 1 || resp.Cookies()[0].Name != "infra-token" {
+		t.Errorf("%s with the cookies %v", resp.Status, resp.Cookies())
+	}
+}
+
 // client keeps the tokens as a browser does.
 type client struct {
 	t       *testing.T
