@@ -170,3 +170,16 @@ func admit(now int64, n int, charge bool, accounts []account) (ok bool) {
 	}
 	return true
 }
+
+// admitBoth is admit of two accounts, to be charged: unrolled it takes a tenth less.
+func admitBoth(now int64, n int, a, b *account) (ok bool) {
+	now = max(now, a.log.newest(), b.log.newest())
+	a.look(now, n)
+	b.look(now, n)
+	if a.wait != 0 || b.wait != 0 {
+		return false
+	}
+	a.charge(now, n)
+	b.charge(now, n)
+	return true
+}

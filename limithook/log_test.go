@@ -106,8 +106,10 @@ func TestMemoryAgreesWithOracle(t *testing.T) {
 				clock := &virtual{now: 5}
 				l := testLimiter(t, cfg, clock.read)
 				users := make([]oracle, 4)
+				contexts := make([]context.Context, len(users))
 				for i := range users {
 					users[i].rate = rate{lim.user, int64(cfg.PerUser.Window)}
+					contexts[i] = as(fmt.Sprint(i))
 				}
 				global := oracle{rate: rate{lim.global, int64(cfg.Global.Window)}}
 				limit := max(lim.user, lim.global)
@@ -132,7 +134,11 @@ func TestMemoryAgreesWithOracle(t *testing.T) {
 						}
 					}
 					uw, gw := u.wait(now, cost), global.wait(now, cost)
-					d, err := l.Decide(WithUser(context.Background(), fmt.Sprint(who)), cost)
+					ctx := contexts[who] // in which the user's log is found again
+					if i%5 == 0 {
+						ctx = as(fmt.Sprint(who))
+					}
+					d, err := l.Decide(ctx, cost)
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -14,6 +14,9 @@ const maxShards = 64
 // each rule, and one for all together. Every decision is exact; it holds the
 // mutexes of the shards that it needs, those of the users before those of the
 // rules, each in its turn, and inside them that of the global log.
+//
+// Where there is a global limit from the start all of them are one mutex: everybody
+// meets there anyway, and a second one costs more than what it would set free.
 type memory struct {
 	clock  func() int64
 	tables [][]memoryShard // of the users and of each rule
@@ -24,7 +27,8 @@ type memory struct {
 }
 
 type memoryShard struct {
-	mu   sync.Mutex // guards what follows
+	mu   *sync.Mutex // guards what follows
+	own  sync.Mutex  // unless it is the global one
 	byID map[string]*idle
 	room int // most identities in byID
 	// The identities in the order of their last admission: the first is the
@@ -35,7 +39,7 @@ type memoryShard struct {
 	shared   uint64 // decisions made on overflow
 	admitted uint64
 
-	_ [24]byte // keeps the mutexes of neighbours on cache lines of their own
+	_ [16]byte // keeps the mutexes of neighbours on cache lines of their own
 }
 
 // idle is one identity's log in the order of idleness.
@@ -53,8 +57,12 @@ func newMemory(cfg Config, clock func() int64) *memory {
 	for i := range m.tables {
 		m.tables[i] = make([]memoryShard, n)
 		for j := range m.tables[i] {
-			m.tables[i][j].byID = make(map[string]*idle)
-			m.tables[i][j].room = cfg.MaxKeys / n
+			sh := &m.tables[i][j]
+			sh.byID = make(map[string]*idle)
+			sh.room = cfg.MaxKeys / n
+			if sh.mu = &sh.own; !cfg.Global.IsZero() {
+				sh.mu = &m.globalMu
+			}
 		}
 	}
 	return m
@@ -82,6 +90,9 @@ func take(accounts []account, seats []seat, at *log, l *limit, sh *memoryShard, 
 func (m *memory) run(t *terms, s *subject, keys []string, n int, charge bool, o *outcome) {
 	now := m.clock()
 	if keys == nil {
+		if charge && m.forBoth(t, s, now, n, o) {
+			return
+		}
 		var accounts [2]account
 		var seats [2]seat
 		m.on(t, s, nil, now, n, charge, accounts[:0], seats[:0], o)
@@ -92,10 +103,48 @@ func (m *memory) run(t *terms, s *subject, keys []string, n int, charge bool, o 
 	m.on(t, s, keys, now, n, charge, accounts[:0], seats[:0], o)
 }
 
+// forBoth is run for the usual case, a user who was here before and all together:
+// without lists of accounts and seats it takes a seventh less.
+func (m *memory) forBoth(t *terms, s *subject, now int64, n int, o *outcome) (done bool) {
+	l, all := t.user(), t.global()
+	if !l.on() || s.key == "" || !all.on() {
+		return false
+	}
+	sh := &m.tables[0][s.hash&uint64(len(m.tables[0])-1)]
+	sh.mu.Lock()
+	e := sh.known(s)
+	if e == nil {
+		sh.mu.Unlock()
+		return false
+	}
+	if sh.mu != &m.globalMu {
+		m.globalMu.Lock()
+	}
+	var own, of account
+	own.log, own.rate.max, own.rate.width = &e.log, l.Max, int64(l.Window)
+	of.log, of.rate.max, of.rate.width = &m.globalLog, all.Max, int64(all.Window)
+	if o.ok = admitBoth(now, n, &own, &of); o.ok {
+		o.counted = true
+		sh.admitted++
+		sh.moveToEnd(e)
+	}
+	if sh.mu != &m.globalMu {
+		m.globalMu.Unlock()
+	}
+	sh.mu.Unlock()
+	if of.wait > own.wait {
+		o.limit, o.standing = all, of.standing
+	} else {
+		o.limit, o.standing = l, own.standing
+	}
+	return true
+}
+
 func (m *memory) on(t *terms, s *subject, keys []string, now int64, n int, charge bool, accounts []account, seats []seat, o *outcome) {
+	var first *sync.Mutex
 	if l := t.user(); l.on() && s.key != "" {
 		sh := &m.tables[0][s.hash&uint64(len(m.tables[0])-1)]
-		sh.mu.Lock()
+		first = lockAlso(first, sh.mu)
 		at := sh.known(s)
 		e := at
 		if at == nil {
@@ -108,43 +157,55 @@ func (m *memory) on(t *terms, s *subject, keys []string, now int64, n int, charg
 	for i, key := range keys {
 		if l := &t.limits[i+1]; key != "" && l.on() {
 			sh := &m.tables[i+1][hashOf(key)&uint64(len(m.tables[i+1])-1)]
-			sh.mu.Lock()
+			first = lockAlso(first, sh.mu)
 			at, e := sh.find(key, now, int64(l.Window), charge)
 			accounts, seats = take(accounts, seats, &at.log, l, sh, e)
 		}
 	}
 	if l := t.global(); l.on() {
-		m.globalMu.Lock()
+		first = lockAlso(first, &m.globalMu)
 		accounts, seats = take(accounts, seats, &m.globalLog, l, nil, nil)
 	}
 
 	o.ok = admit(now, n, charge, accounts)
 	counts := charge && o.ok
 	for i := len(seats) - 1; i >= 0; i-- {
-		sh := seats[i].shard
-		if sh == nil {
-			if counts && i == 0 {
-				m.admitted++
+		mu := &m.globalMu
+		if sh := seats[i].shard; sh != nil {
+			mu = sh.mu
+			switch e := seats[i].idle; {
+			case e == nil || !charge:
+			case o.ok:
+				sh.moveToEnd(e)
+			case e.size == 0:
+				sh.remove(e) // refused by another limit: nothing to remember
 			}
-			m.globalMu.Unlock()
-			continue
+			if counts && i == 0 {
+				sh.admitted++
+			}
+		} else if counts && i == 0 {
+			m.admitted++
 		}
-		if counts && i == 0 {
-			sh.admitted++
+		if i == 0 || mu != first {
+			mu.Unlock()
 		}
-		switch e := seats[i].idle; {
-		case e == nil || !charge:
-		case o.ok:
-			sh.moveToEnd(e)
-		case e.size == 0:
-			sh.remove(e) // refused by another limit: nothing to remember
-		}
-		sh.mu.Unlock()
 	}
 	for i := range accounts {
 		o.tell(seats[i].limit, &accounts[i].standing, !charge)
 	}
 	o.counted = counts && len(seats) > 0
+}
+
+// lockAlso locks mu, unless it is the first one that is held, and returns the first.
+// No two of the others are the same.
+func lockAlso(first, mu *sync.Mutex) *sync.Mutex {
+	if mu != first {
+		mu.Lock()
+	}
+	if first == nil {
+		return mu
+	}
+	return first
 }
 
 // known returns the log that the subject was found to have before, if it still has it.

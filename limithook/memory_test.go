@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -57,6 +59,70 @@ func TestMemoryWithoutRoomNeverAdmitsTooMuch(t *testing.T) {
 				t.Errorf("seed %d: user %d was admitted %d times in a window, limit %d", seed, who, got, limit)
 			}
 		}
+	}
+}
+
+// The mutexes are one where there is a global limit from the start, and several where
+// there is none: both with everything at once, and limits that come and go.
+func TestMemoryWithEverythingAtOnce(t *testing.T) {
+	t.Parallel()
+	rules := []Rule{{Name: "tenant", Rate: PerMinute(1 << 20), Key: tenantOf}}
+	for name, cfg := range map[string]Config{
+		"one mutex":           {Global: PerMinute(1 << 20)},
+		"one mutex and rules": {Global: PerMinute(1 << 20), Rules: rules},
+		"several":             {},
+		"several and rules":   {Rules: rules},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg.PerUser, cfg.MaxKeys = PerMinute(1<<20), 6
+			l := testLimiter(t, cfg, monotonic)
+			const goroutines, requests = 8, 400
+			var admitted atomic.Uint64
+			var wg sync.WaitGroup
+			for g := range goroutines {
+				wg.Go(func() {
+					kept := as(fmt.Sprint(g % 3))
+					for i := range requests {
+						ctx := kept
+						if i%3 == 0 {
+							ctx = tenant(as(fmt.Sprint(i%9)), fmt.Sprint(i%4))
+						}
+						if d, err := l.Decide(ctx, 1); err == nil && d.Allowed {
+							admitted.Add(1)
+						}
+						var err error
+						switch i % 40 {
+						case 10:
+							if cfg.Rules != nil {
+								_, err = l.RuleInfo(t.Context(), "tenant", "1")
+							}
+						case 15:
+							_, err = l.Info(ctx, "1")
+						case 20:
+							err = l.Reset(t.Context(), "1")
+						case 25:
+							if cfg.Rules != nil {
+								err = l.ResetRule(t.Context(), "tenant", "1")
+							}
+						case 30:
+							err = l.SetLimits(PerMinute(1<<20), Limit{})
+						case 35:
+							err = l.SetLimits(PerMinute(1<<20), PerMinute(1<<20))
+						case 38:
+							_ = l.Stats()
+						}
+						if err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			if st := l.Stats(); admitted.Load() != goroutines*requests || st.Admitted != admitted.Load() {
+				t.Errorf("%d admitted of %d; %+v", admitted.Load(), goroutines*requests, st)
+			}
+		})
 	}
 }
 

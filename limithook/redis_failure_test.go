@@ -239,19 +239,29 @@ func TestNamesAreApartAndKeysExpire(t *testing.T) {
 
 func TestRememberedRefusalTellsTheLongerWait(t *testing.T) {
 	t.Parallel()
-	l := testLimiter(t, onRedis(t, Config{PerUser: Per(1, 20*time.Second), Global: PerMinute(1)}), monotonic)
-	ctx := as("a")
-	for i := range 3 {
-		d, err := l.Decide(ctx, 1)
-		if err != nil || d.Allowed != (i == 0) {
-			t.Fatalf("request %d: %+v, %v", i, d, err)
+	short, long := Per(1, 20*time.Second), PerMinute(1)
+	for scope, cfg := range map[Scope]Config{
+		ScopeGlobal: {PerUser: short, Global: long},
+		ScopeUser:   {PerUser: long, Global: short},
+	} {
+		l := testLimiter(t, onRedis(t, cfg), monotonic)
+		other := as("b")
+		for i, ctx := range []context.Context{as("a"), as("a"), as("a"), other, other} {
+			want := scope
+			if i > 2 {
+				want = ScopeGlobal // that is all that b has met
+			}
+			d, err := l.Decide(ctx, 1)
+			if err != nil || d.Allowed != (i == 0) {
+				t.Fatalf("%s, request %d: %+v, %v", scope, i, d, err)
+			}
+			if i > 0 && (d.Scope != want || (d.RetryAfter > 30*time.Second) != (d.Window == time.Minute)) {
+				t.Errorf("%s, request %d: %+v, want the wait for the %s limit", scope, i, d, want)
+			}
 		}
-		if i > 0 && (d.Scope != ScopeGlobal || d.RetryAfter < 30*time.Second) {
-			t.Errorf("request %d: %+v, want the wait for the global limit", i, d)
+		if st := l.Stats(); st.Remembered != 3 || st.RefusedGlobal+st.RefusedUser != 4 || st.Admitted != 1 {
+			t.Errorf("%+v", st)
 		}
-	}
-	if st := l.Stats(); st.Remembered != 1 || st.RefusedGlobal != 2 || st.Admitted != 1 {
-		t.Errorf("%+v", st)
 	}
 }
 

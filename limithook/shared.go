@@ -67,11 +67,51 @@ type claim struct {
 func (s *shared) decide(ctx context.Context, t *terms, sub *subject, keys []string, cost int, o *outcome) error {
 	now := s.clock()
 	if keys == nil {
+		if s.hereForBoth(t, sub, now, cost, o) {
+			return nil
+		}
 		var few [2]claim
 		return s.on(ctx, t, sub, nil, now, cost, s.claims(t, sub, nil, few[:0]), o)
 	}
 	var many [maxRules + 2]claim
 	return s.on(ctx, t, sub, keys, now, cost, s.claims(t, sub, keys, many[:0]), o)
+}
+
+// hereForBoth is here for the usual case, a user and all together: without a list of
+// accounts it takes an eighth less.
+func (s *shared) hereForBoth(t *terms, sub *subject, now int64, cost int, o *outcome) (done bool) {
+	l, all := t.user(), t.global()
+	if !l.on() || sub.key == "" || !all.on() {
+		return false
+	}
+	from := t.held.user(sub)
+	of := &t.held.all[from.share]
+	count := &s.tallies[sub.hash%maxShards]
+	var wait int64
+	if tick, ok := from.lease.spend(now, cost); ok {
+		if _, ok := of.lease.spend(now, cost); ok {
+			count.leaseHits.Add(1)
+			o.ok, o.counted = true, true
+			o.limit, o.standing = l, from.standing(now)
+			return true
+		}
+		from.lease.giveBack(tick, cost)
+	} else {
+		wait = from.refused(now, cost, s.epochs)
+	}
+	if !of.lease.covers(now, cost) {
+		if w := of.refused(now, cost, s.epochs); w > wait {
+			wait, l, from = w, all, of
+		}
+	}
+	if wait == 0 {
+		return false
+	}
+	count.remembered[l.place].Add(1)
+	o.counted = true
+	o.limit, o.standing = l, from.standing(now)
+	o.wait = wait
+	return true
 }
 
 func (s *shared) on(ctx context.Context, t *terms, sub *subject, keys []string, now int64, cost int, claims []claim, o *outcome) (err error) {
