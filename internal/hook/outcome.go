@@ -2,6 +2,7 @@ package hook
 
 import (
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"io"
 	"net"
@@ -40,18 +41,26 @@ func autocommitOutcome(err error) TxnOutcome {
 func NotSent(err error) bool { return notSent(err) }
 
 // tellLostAnswer names what the error of a write that commits by itself leaves
-// open, when the connection broke while its rows were read: the server may send
-// them before it commits.
+// open, when the connection broke while GORM read its rows: the server may send
+// them before it commits. Rows that the caller reads are an [answer].
 func (r *Record) tellLostAnswer(db *gorm.DB) {
-	if r.Txn == nil || !r.Txn.Autocommit || r.Txn.Foreign || r.few().runErr != nil || db.Error == nil {
+	if r.Txn == nil || !r.Txn.Autocommit || r.Txn.Foreign || r.few().runErr != nil || db.Error == nil || !lostAnswer(db.Error) {
 		return
 	}
-	err := db.Error
-	var network net.Error
-	if sqlState(err) == "" && !errors.As(err, &network) && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, pgconn.ErrConnClosed) {
-		return // of our own side, such as a value that does not fit
+	err := r.stages.outcomeError(autocommitOutcome(db.Error), db.Error)
+	db.Error = err
+	if result := db.Statement.Result; result != nil { // of the generic API
+		result.Error = err
 	}
-	db.Error = r.stages.outcomeError(autocommitOutcome(err), err)
+}
+
+// lostAnswer reports whether an error that came while rows were read is one of
+// the server or of the connection, and not of our own side, such as a value that
+// does not fit.
+func lostAnswer(err error) bool {
+	var network net.Error
+	return sqlState(err) != "" || errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || errors.Is(err, pgconn.ErrConnClosed) || errors.Is(err, driver.ErrBadConn)
 }
 
 // notSent reports whether the server cannot have seen the statement.

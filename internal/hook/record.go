@@ -192,6 +192,7 @@ type Record struct {
 type rare struct {
 	cancel  func()    // of the context of an attempt with a budget
 	conn    *sql.Conn // of a write that must not be sent twice
+	answer  *answer   // of a write whose rows the caller reads
 	outer   *Record   // the statement that this Direct one is sent for
 	runErr  error     // the driver's error, before GORM translates it
 	hint    Hint      // of a fork
@@ -302,6 +303,8 @@ func (r *Record) finish(completed bool) {
 		switch {
 		case !r.sent:
 			t.end(RolledBack)
+		case r.few().answer != nil:
+			t.end(r.rare.answer.ended())
 		case completed && (r.rows == nil || err != nil):
 			t.end(autocommitOutcome(err))
 		default:

@@ -52,6 +52,15 @@ func (r *Record) Next(ctx context.Context) (*sql.Rows, error) {
 	if err := r.beforeWrite(ctx); err != nil {
 		return nil, err
 	}
+	rows, err := r.live(ctx)
+	if err == nil && r.answers() {
+		return r.answerRows(ctx, rows)
+	}
+	return rows, err
+}
+
+// live runs the statement for rows.
+func (r *Record) live(ctx context.Context) (*sql.Rows, error) {
 	return attempts(ctx, r, func(ctx context.Context, pool gorm.ConnPool, text string) (*sql.Rows, error) {
 		return pool.QueryContext(r.watchRows(ctx), text, r.Args...) //nolint:sqlclosecheck,rowserrcheck // the caller's
 	})
@@ -125,6 +134,13 @@ func (r *Record) queryRow(ctx context.Context, text string, args []any) *sql.Row
 	}
 	if err := r.beforeWrite(ctx); err != nil {
 		return replay.ErrorRow(err)
+	}
+	if r.answers() {
+		rows, err := r.live(ctx)
+		if err != nil {
+			return replay.ErrorRow(err)
+		}
+		return r.answerRow(ctx, rows)
 	}
 	row, err := attempts(ctx, r, func(ctx context.Context, pool gorm.ConnPool, text string) (*sql.Row, error) {
 		if err := prepareFirst(ctx, pool, text); err != nil {
@@ -263,9 +279,9 @@ func (r *Record) retryOn(node *Node, err error) {
 }
 
 // watchRows lets the Rows of a caller's own loop tell of their Close: it ends
-// the record's time, and an autocommit write that returns rows commits with it.
+// the record's time. Those of an answer tell more.
 func (r *Record) watchRows(ctx context.Context) context.Context {
-	if r.Chain != Row && (r.Chain != Direct || r.Access != Write) {
+	if r.Chain != Row && (r.Chain != Direct || r.Access != Write) || r.answers() {
 		return ctx
 	}
 	if r.rows != nil { // of an attempt that failed

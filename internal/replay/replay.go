@@ -23,6 +23,16 @@ type Source interface {
 	Close() error
 }
 
+// Results is an optional ability of a [Source]: that other results come after
+// its first.
+type Results interface {
+	// More reports, at the end of a result, whether there is another.
+	More() bool
+	// NextResult goes on to it, over the rest of the present one, or returns
+	// io.EOF. Columns describes it from then on.
+	NextResult() error
+}
+
 // Column is what [*sql.ColumnType] tells of one column. The zero value of each
 // field means that the database did not tell.
 type Column struct {
@@ -153,11 +163,8 @@ func (conn) Close() error                             { return nil }
 func (conn) CheckNamedValue(*driver.NamedValue) error { return nil }
 func (conn) QueryContext(_ context.Context, _ string, args []driver.NamedValue) (driver.Rows, error) {
 	src := args[0].Value.(driverArg).src
-	r := &rows{src: src, cols: src.Columns()}
-	r.names = make([]string, len(r.cols))
-	for i := range r.cols {
-		r.names[i] = r.cols[i].Name
-	}
+	r := &rows{src: src}
+	r.describe()
 	return r, nil
 }
 
@@ -173,7 +180,33 @@ var (
 	_ driver.RowsColumnTypeNullable         = (*rows)(nil)
 	_ driver.RowsColumnTypePrecisionScale   = (*rows)(nil)
 	_ driver.RowsColumnTypeScanType         = (*rows)(nil)
+	_ driver.RowsNextResultSet              = (*rows)(nil)
 )
+
+func (r *rows) describe() {
+	r.cols = r.src.Columns()
+	r.names = make([]string, len(r.cols))
+	for i := range r.cols {
+		r.names[i] = r.cols[i].Name
+	}
+}
+
+func (r *rows) HasNextResultSet() bool {
+	more, ok := r.src.(Results)
+	return ok && more.More()
+}
+
+func (r *rows) NextResultSet() error {
+	more, ok := r.src.(Results)
+	if !ok {
+		return io.EOF
+	}
+	if err := more.NextResult(); err != nil {
+		return err
+	}
+	r.describe()
+	return nil
+}
 
 func (r *rows) Columns() []string              { return r.names }
 func (r *rows) Close() error                   { return r.src.Close() }
@@ -193,44 +226,4 @@ func (r *rows) ColumnTypeScanType(i int) reflect.Type {
 		return t
 	}
 	return reflect.TypeFor[any]()
-}
-
-// FromRows is a Source that reads a live result and closes it with itself. It
-// lets a *sql.Row be made of a *sql.Rows.
-func FromRows(live *sql.Rows) (Source, error) {
-	cols, err := Describe(live)
-	if err != nil {
-		return nil, errors.Join(err, live.Close())
-	}
-	s := &liveSource{rows: live, cols: cols, vals: make([]any, len(cols)), ptrs: make([]any, len(cols))}
-	for i := range s.vals {
-		s.ptrs[i] = &s.vals[i]
-	}
-	return s, nil
-}
-
-type liveSource struct {
-	rows *sql.Rows
-	cols []Column
-	vals []any
-	ptrs []any
-}
-
-func (s *liveSource) Columns() []Column { return s.cols }
-func (s *liveSource) Close() error      { return s.rows.Close() }
-
-func (s *liveSource) Next(dest []driver.Value) error {
-	if !s.rows.Next() {
-		if err := s.rows.Err(); err != nil {
-			return err
-		}
-		return io.EOF
-	}
-	if err := s.rows.Scan(s.ptrs...); err != nil {
-		return err
-	}
-	for i, v := range s.vals {
-		dest[i] = v
-	}
-	return nil
 }

@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"cmp"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
@@ -97,6 +98,77 @@ func TestRowFromLiveRowsReadsOneRowAndClosesThem(t *testing.T) {
 	}
 	if inner.closed != 1 {
 		t.Fatalf("live rows closed %d times, want 1", inner.closed)
+	}
+}
+
+// batch is several results in one.
+type batch struct {
+	table
+	next []*table
+	fail error
+}
+
+func (b *batch) More() bool { return len(b.next) > 0 }
+
+func (b *batch) NextResult() error {
+	if len(b.next) == 0 {
+		return cmp.Or(b.fail, io.EOF)
+	}
+	b.table, b.next = *b.next[0], b.next[1:]
+	return nil
+}
+
+func TestResultsFollowEachOtherAlsoThroughALiveResult(t *testing.T) {
+	t.Parallel()
+	d, broken := open(t), errors.New("broken")
+	results := func(fail error) Source {
+		return &batch{
+			table: table{cols: []Column{{Name: "a"}}, rows: [][]driver.Value{{int64(1)}, {int64(2)}}},
+			next:  []*table{{cols: []Column{{Name: "b"}, {Name: "c"}}, rows: [][]driver.Value{{"x", "y"}}}},
+			fail:  fail,
+		}
+	}
+	for name, wrap := range map[string]func(Source) Source{
+		"itself": func(s Source) Source { return s },
+		"live": func(s Source) Source {
+			rows, err := d.Rows(t.Context(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			live, err := FromRows(rows)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return live
+		},
+	} {
+		for rest := range 4 { // how many rows of the first are read: none, one, all, and past the end
+			rows, err := d.Rows(t.Context(), wrap(results(nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range rest {
+				rows.Next()
+			}
+			names, err := rows.Columns()
+			if err != nil || len(names) != 1 || !rows.NextResultSet() {
+				t.Fatalf("%s, %d: %v, %v, %v", name, rest, names, err, rows.Err())
+			}
+			var x, y string
+			if names, err := rows.Columns(); err != nil || len(names) != 2 || !rows.Next() || rows.Scan(&x, &y) != nil || x+y != "xy" {
+				t.Fatalf("%s, %d: %v, %v, %q %q", name, rest, names, err, x, y)
+			}
+			if rows.Next() || rows.NextResultSet() || rows.Err() != nil || rows.Close() != nil {
+				t.Fatalf("%s, %d: a third result, or %v", name, rest, rows.Err())
+			}
+		}
+		rows, err := d.Rows(t.Context(), wrap(results(broken)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !rows.NextResultSet() || rows.NextResultSet() || !errors.Is(rows.Err(), broken) {
+			t.Fatalf("%s: %v, want the error on the way to a result", name, rows.Err())
+		}
 	}
 }
 
