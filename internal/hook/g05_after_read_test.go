@@ -133,10 +133,10 @@ func init() {
 			e.must(rows.Close())
 			var name string
 			e.got("row", e.db.Raw("UPDATE companies SET name = 't' WHERE name = 's' RETURNING name").Row().Scan(&name), name)
-			// The error of Rows that the caller closes is not seen, and Scan is such a caller.
-			e.events("autocommit before commit", "autocommit unknown", "autocommit before commit", "autocommit committed",
-				"autocommit before commit", "autocommit unknown", "autocommit before commit", "autocommit unknown",
-				"autocommit before commit", "autocommit unknown")
+			// Rows that the caller closes, and Scan is such a caller, tell the end too.
+			e.events("autocommit before commit", "autocommit committed", "autocommit before commit", "autocommit committed",
+				"autocommit before commit", "autocommit committed", "autocommit before commit", "autocommit committed",
+				"autocommit before commit", "autocommit committed")
 		}},
 		{name: "function-of-the-user-that-writes", ownTables: true, run: func(e *env) {
 			e.seed()

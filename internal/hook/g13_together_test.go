@@ -58,7 +58,7 @@ func init() {
 		if e.hooked() {
 			e.is("each statement was observed once", len(e.records()) == 8)
 			e.is("reads went to replicas", e.part.nodes["replica1"]+e.part.nodes["replica2"] == 3)
-			e.events("autocommit before commit", "autocommit unknown", "autocommit before commit", "autocommit committed",
+			e.events("autocommit before commit", "autocommit committed", "autocommit before commit", "autocommit committed",
 				"transaction begin", "transaction rolled_back", "transaction begin", "transaction before commit", "transaction committed")
 		}
 	}
