@@ -178,7 +178,7 @@ func (x *expedition) work() (landing, func()) {
 		s.stamps = c.lateStamps(q, s.stamps)
 	}
 	var value any = got.models
-	size := 0
+	var size int
 	if got.models != nil {
 		size = int(got.models.bytes)
 	} else {

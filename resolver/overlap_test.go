@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -77,11 +78,7 @@ func TestR05AnOverlappingReadDoesNotHideAWrite(t *testing.T) {
 }
 
 func (j jar) clone() jar {
-	c := jar{}
-	for k, v := range j {
-		c[k] = v
-	}
-	return c
+	return maps.Clone(j)
 }
 
 // A token that means the primary is got rid of by the next answer, though a reader

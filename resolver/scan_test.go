@@ -19,7 +19,7 @@ type marked struct {
 	Name string
 }
 
-type related struct {
+type branch struct {
 	ID      int64
 	Name    string
 	OtherID int64
@@ -38,7 +38,7 @@ func TestR08AResultThatBreaksWhileGORMScansItIsReadOnceMore(t *testing.T) {
 	c := testbed.SharedCluster(t)
 	g := newRig(t, c, nil)
 	must(t, c.Primary().Exec(deadline(t), g.name, fmt.Sprintf(`CREATE TABLE markeds (id bigint, name text); INSERT INTO markeds VALUES (7, 'other');
-		CREATE TABLE relateds (id bigint, name text, other_id bigint); INSERT INTO relateds VALUES (1, '%s', 7)`, cutMark)))
+		CREATE TABLE branches (id bigint, name text, other_id bigint); INSERT INTO branches VALUES (1, '%s', 7)`, cutMark)))
 	must(t, c.WaitCaughtUp(deadline(t)))
 	// three rows, and on the replica alone those that where names
 	three := func(db *gorm.DB, where string) *gorm.DB {
@@ -104,7 +104,7 @@ func TestR08AResultThatBreaksWhileGORMScansItIsReadOnceMore(t *testing.T) {
 			}
 			return nil, rows.Err()
 		}, nil, 0},
-		{"a struct with a relation", 1, "", func(tx *gorm.DB) (any, error) { return nil, tx.Joins("Other").Take(&related{}).Error }, nil, 0},
+		{"a struct with a relation", 1, "", func(tx *gorm.DB) (any, error) { return nil, tx.Joins("Other").Take(&branch{}).Error }, nil, 0},
 		// A decoder that says EOF accuses no node.
 		{"a decoder's EOF", 0, "true", func(tx *gorm.DB) (any, error) {
 			var list []struct{ Name eofScanner }
