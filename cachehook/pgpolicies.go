@@ -68,7 +68,7 @@ func readPolicies(ctx context.Context, q querier, byOID map[int64]*relation) err
 		if read := byOID[what]; read != nil {
 			r.security.reads = append(r.security.reads, read)
 		} else {
-			r.security.never = "a policy of table " + r.name + " reads a system table"
+			r.security.never = "a policy of table " + r.name + " reads what is no table of the user's"
 		}
 		return nil
 	})

@@ -174,7 +174,7 @@ func TestC09PolicyChangedPastThePlugin(t *testing.T) {
 func TestC09PoliciesThatCannotBeUnderstood(t *testing.T) {
 	t.Parallel()
 	made := []string{
-		`CREATE TABLE teams (name text)`, `INSERT INTO teams VALUES ('a'), ('b')`,
+		`CREATE TABLE teams (name text)`, `INSERT INTO teams VALUES ('a'), ('b')`, `CREATE SEQUENCE numbers`, `GRANT SELECT ON numbers TO PUBLIC`,
 		`CREATE FUNCTION asker() RETURNS text STABLE LANGUAGE sql AS $$ SELECT current_setting('app.tenant', true) $$`,
 		`CREATE FUNCTION known(text) RETURNS boolean STABLE SECURITY DEFINER LANGUAGE sql AS $$ SELECT EXISTS (SELECT FROM teams WHERE name = $1) $$`,
 		`DROP POLICY mine ON orders`,
@@ -188,6 +188,7 @@ func TestC09PoliciesThatCannotBeUnderstood(t *testing.T) {
 		"chance":                 {`tenant = current_setting('app.tenant', true) AND random() < 2`, nil, false},
 		"a session":              {`tenant = current_setting('app.tenant', true) AND pg_backend_pid() > 0`, nil, false},
 		"a system table":         {`tenant = current_setting('app.tenant', true) AND EXISTS (SELECT FROM pg_roles)`, nil, false},
+		"a sequence":             {`tenant = current_setting('app.tenant', true) AND (SELECT last_value FROM numbers) > 0`, nil, false},
 		"a system table of old":  {`tenant = current_setting('app.tenant', true) AND EXISTS (SELECT FROM pg_class)`, nil, false},
 		"a function":             {`tenant = asker()`, nil, false},
 		"a declared function":    {`tenant = asker()`, map[string][]string{"asker": {}}, true},

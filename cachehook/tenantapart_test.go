@@ -15,11 +15,11 @@ func TestC09KeysOfTenantsDiffer(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]string)
 	for _, who := range []tenant{
-		{}, {"", true}, {"a", true}, {"ab", true}, {"a\x00b", true}, {"a\x03set", true}, {"\x03set", true}, {"1", true}, {"\x00", true}, {"set", true},
+		{}, {"", true}, {"a", true}, {"a\x00", true}, {"ab", true}, {"a\x00b", true}, {"a\x03set", true}, {"\x03set", true}, {"1", true}, {"\x00", true}, {"set", true},
 	} {
-		for _, kind := range []string{"set", "string", ""} {
-			for _, key := range []string{"", "k", "bk"} {
-				for _, tags := range [][]string{nil, {""}, {"a", "b"}, {"ab"}} {
+		for _, kind := range []string{"set", "string", "", "k"} {
+			for _, key := range []string{"", "k", "bk", "\x01"} {
+				for _, tags := range [][]string{nil, {""}, {"a", "b"}, {"ab"}, {"\x00"}} {
 					name := fmt.Sprintf("%+v %q %q %q", who, kind, key, tags)
 					made := string(handKey(who, kind, key, tags))
 					if other, twice := seen[made]; twice {
