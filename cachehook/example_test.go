@@ -9,6 +9,23 @@ import (
 	"github.com/gorminfra/infra/cachehook"
 )
 
+// What is kept for one tenant is not there for another one.
+func ExampleWithTenant() {
+	cache := cachehook.New(cachehook.Config{Logger: slog.New(slog.DiscardHandler)})
+	defer cache.Close()
+	acme := cachehook.WithTenant(context.Background(), "acme")
+	globex := cachehook.WithTenant(context.Background(), "globex")
+
+	_ = cache.Set(acme, "motto", []byte("beep"), time.Minute)
+	motto, found := cache.Get(acme, "motto")
+	fmt.Printf("%s %v\n", motto, found)
+	_, found = cache.Get(globex, "motto")
+	fmt.Println(found)
+	// Output:
+	// beep true
+	// false
+}
+
 func Example() {
 	cache := cachehook.New(cachehook.Config{
 		Tables: map[string]cachehook.Rule{"products": {TTL: time.Minute}}, // db.First(&product, 42) is cached

@@ -48,8 +48,9 @@ const pgEdges = `SELECT 'i', inhrelid::bigint, inhparent::bigint FROM pg_catalog
 	UNION SELECT 'u', conrelid::bigint, confrelid::bigint FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confupdtype IN ('c', 'n', 'd')`
 
 const pgFunctions = `SELECT n.nspname, p.proname, pg_catalog.bool_or(p.provolatile = 'v'), pg_catalog.bool_or(p.provolatile <> 'i'),
-	pg_catalog.bool_or(coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) ~* '\m(current_setting|current_user|session_user|current_role)\M')
+	pg_catalog.bool_or(b.body ~* '\m(current_setting|current_user|session_user|current_role)\M'), pg_catalog.bool_or(b.body ~* '\mset_config\s*\([^;]*,\s*false\s*\)')
 	FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+	CROSS JOIN LATERAL (SELECT coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) AS body) b
 	WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') GROUP BY 1, 2`
 
 // The columns of primary keys with their types, whether different bytes are

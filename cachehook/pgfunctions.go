@@ -13,6 +13,7 @@ type function struct {
 	volatile bool // one of them may write
 	changes  bool // the answer of one of them is not decided by its arguments alone
 	personal bool // the text of one of them asks who asks
+	sets     bool // the text of one of them changes a setting of the session
 }
 
 // hidden is something that calls a function without a text showing a call: a
@@ -64,12 +65,12 @@ func (c *catalog) readFunctions(ctx context.Context, q querier, byOID map[int64]
 	err := each(ctx, q, pgFunctions, func(scan func(...any) error) error {
 		var schema, name string
 		var f function
-		if err := scan(&schema, &name, &f.volatile, &f.changes, &f.personal); err != nil {
+		if err := scan(&schema, &name, &f.volatile, &f.changes, &f.personal, &f.sets); err != nil {
 			return err
 		}
 		c.functions[schema+"."+name] = f
 		all := c.functions[name] // of all schemas
-		c.functions[name] = function{all.volatile || f.volatile, all.changes || f.changes, all.personal || f.personal}
+		c.functions[name] = function{all.volatile || f.volatile, all.changes || f.changes, all.personal || f.personal, all.sets || f.sets}
 		return nil
 	})
 	if err != nil {
@@ -100,7 +101,7 @@ func (c *catalog) userFunction(name string) (f function, known bool) {
 	}
 	for _, schema := range c.path {
 		one, found := c.functions[schema+"."+name]
-		f = function{f.volatile || one.volatile, f.changes || one.changes, f.personal || one.personal}
+		f = function{f.volatile || one.volatile, f.changes || one.changes, f.personal || one.personal, f.sets || one.sets}
 		known = known || found
 	}
 	return f, known

@@ -259,20 +259,26 @@ func TestC09SettingsOfASessionEndWhatIsCachedUnderPolicies(t *testing.T) {
 		"set_config": func(db *gorm.DB) error {
 			return db.Raw(`SELECT set_config('app.tenant', ?, false)`, "b").Scan(new(string)).Error
 		},
+		"a function": func(db *gorm.DB) error { return db.Exec(`SELECT set_tenant('b')`).Error },
 		"on a connection": func(db *gorm.DB) error {
 			return db.Connection(func(c *gorm.DB) error { return c.Exec(`SET app.tenant = 'b'`).Error })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := tenantDatabase(t)
+			db := tenantDatabase(t,
+				`CREATE FUNCTION set_tenant(text) RETURNS text LANGUAGE sql AS $$ SELECT set_config('app.tenant', $1, false) $$`,
+				`CREATE FUNCTION set_tenant_here(text) RETURNS text LANGUAGE sql AS $$ SELECT set_config('app.tenant', $1, true) $$`)
 			i := db.openAs(t, Config{Tables: map[string]Rule{"orders": {}, "products": {}}}, func(ctx context.Context, conn *pgx.Conn) error {
 				_, err := conn.Exec(ctx, `SELECT set_config('role', $1, false)`, db.role)
 				return err
 			})
 			ready(t, i)
 			ctx := as("a")
-			must(t, i.Transaction(func(tx *gorm.DB) error { return tx.Exec(`SET LOCAL app.tenant = 'a'`).Error }))
+			must(t, i.Transaction(func(tx *gorm.DB) error {
+				must(t, tx.Exec(`SELECT set_tenant_here('a')`).Error)
+				return tx.Exec(`SET LOCAL app.tenant = 'a'`).Error
+			}))
 			i.catalogLoaded(t)
 			// With its schema, for a bare name is ambiguous when the settings are changed.
 			schema := i.text(t, `SELECT current_schema`)

@@ -26,7 +26,22 @@ func (p part) Gate(_ context.Context, r *hook.Record) error {
 	if r.Text != nil && r.Text.Session {
 		p.c.sessionChanges(sessionChange(r))
 	}
+	if r.Text != nil && len(r.Text.UnknownFunctions) > 0 {
+		p.c.functionsChange(r.Text.UnknownFunctions)
+	}
 	return nil
+}
+
+// functionsChange is sessionChanges for functions whose text says set_config(…, false),
+// as far as the catalogue is known. What such a function sets is not looked at.
+func (c *Cache) functionsChange(names []string) {
+	if cat := c.catalog.present.Load(); cat != nil {
+		for _, name := range names {
+			if cat.functions[name].sets {
+				c.sessionChanges(otherNames)
+			}
+		}
+	}
 }
 
 func (c *Cache) sessionChanges(what effect) {
