@@ -2,6 +2,7 @@ package infra_test
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -80,5 +81,43 @@ func TestL07RequestLimitIsWhatClientsAreToldAndMetered(t *testing.T) {
 		}
 		want = strings.NewReplacer("%LIMIT", limit, "%WHAT", what).Replace(want)
 		check(t, testutil.GatherAndCompare(reg, strings.NewReader(want), "infra_"+limit+"_refused_total"))
+	}
+}
+
+// wrapped is a writer of a program's own middleware.
+type wrapped struct{ http.ResponseWriter }
+
+func (w wrapped) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func TestL07RefusalIsNotWrittenIntoAnAnswerUnderWay(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, testbed.SharedCluster(t))
+	db := s.open(t)
+	p := use(t, db, limited(infra.Config{}, 1))
+	answered := make(chan bool, 1)
+	url := serve(t, p.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wrapped" {
+			w = wrapped{w}
+		}
+		for range 3 {
+			err := db.WithContext(r.Context()).First(&Product{}, 1).Error
+			if infra.WriteLimited(w, r, err) {
+				answered <- true
+				return
+			}
+			check(t, err)
+			_, err = io.WriteString(w, "row\n")
+			check(t, err)
+		}
+		answered <- false
+	})))
+	for _, path := range []string{"/plain", "/wrapped"} {
+		resp, body := get(t, url+path, path)
+		if resp.StatusCode != http.StatusOK || body != "row\n" {
+			t.Errorf("%s: %d %q", path, resp.StatusCode, body)
+		}
+		if !<-answered {
+			t.Errorf("%s: the handler was not told of the refusal", path)
+		}
 	}
 }

@@ -106,8 +106,14 @@ func (p *Plugin) Middleware(next http.Handler) http.Handler {
 // WriteLimited answers a request whose statement was refused by a limit: 429 with
 // X-RateLimit-Limit, -Remaining and -Reset, Retry-After and a body of type
 // application/problem+json; 503 when the limiter could not decide. It reports
-// false, and writes nothing, when err is no such refusal.
+// false, and writes nothing, when err is no such refusal. Inside Middleware it writes
+// nothing into an answer whose header has gone out already: what was sent of it stands,
+// and it reports true.
 func WriteLimited(w http.ResponseWriter, r *http.Request, err error) bool {
+	if sent(w) {
+		var e *limithook.Error
+		return errors.As(err, &e)
+	}
 	return limithook.WriteLimited(w, r, err)
 }
 

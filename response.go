@@ -54,6 +54,22 @@ func newResponse(w http.ResponseWriter, p *Plugin, r *http.Request, s *scope.Sco
 // Unwrap is for http.ResponseController.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// sent reports whether the header of an answer inside Middleware has gone out.
+func sent(w http.ResponseWriter) bool {
+	for {
+		switch below := w.(type) {
+		case interface{ sent() bool }:
+			return below.sent()
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = below.Unwrap()
+		default:
+			return false
+		}
+	}
+}
+
+func (w *response) sent() bool { return w.status != 0 }
+
 // WriteHeader implements http.ResponseWriter.
 func (w *response) WriteHeader(status int) {
 	if status < 200 && status != http.StatusSwitchingProtocols { // informational: the header is still to come

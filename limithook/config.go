@@ -75,10 +75,10 @@ type Config struct {
 
 	// Lease lets one round trip to Redis pay for several decisions.
 	Lease Lease
-	// MaxKeys bounds the identities, and the keys of each rule, held in memory, about 100 bytes and 8 per
-	// admission in the window each. With Redis it bounds a cache and loses
-	// nothing. Without, identities above it share one log until there is
-	// room: such users may be refused early, never admitted too often.
+	// MaxKeys bounds the identities, and the keys of each rule, held in memory: about
+	// 250 bytes each, and 8 per admission in the window; 360 with Redis. With Redis it
+	// bounds a cache and loses nothing. Without, identities above it share one log
+	// until there is room: such users may be refused early, never admitted too often.
 	// Default 65,536.
 	MaxKeys int
 
