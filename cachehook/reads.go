@@ -33,7 +33,7 @@ type visit struct {
 
 const maxViewDepth = 32
 
-// read returns what a statement reads.
+// reads returns what a statement reads.
 func (c *catalog) reads(text *sqltext.Statement, functions edges) needs {
 	w := readWalk{catalog: c, declared: functions}
 	for _, t := range text.Reads {

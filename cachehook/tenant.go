@@ -16,11 +16,11 @@ type tenantKey struct{}
 // no tenant is declared. It goes before [Config.Tenant].
 //
 // It is a declaration, and nothing else: no session is told of it but those that
-// follow it by [SessionTenant]. Whoever declares a tenant promises that the database answers the statements outside
-// transactions under this context as it would answer any other of the same key:
-// that key stands for all that row-level security looks at, be it a role or a
-// setting. The cache cannot see the session that the pool will choose, and so
-// cannot check it.
+// follow it by [SessionTenant]. Whoever declares a tenant promises that the
+// database answers the statements outside transactions under this context as it
+// would answer any other of the same key: that key stands for all that row-level
+// security looks at, be it a role or a setting. The cache cannot see the session
+// that the pool will choose, and so cannot check it.
 //
 // An empty key is no tenant: nothing under row-level security is cached with it.
 // It is yet apart from all others, and from having none, so that WithTenant(ctx,

@@ -30,7 +30,9 @@ import (
 //
 // Replicas that the resolver opens by DSN do the same; those given as a Dialector
 // need the option too. Behind a pooler that shares connections between transactions
-// (PgBouncer in transaction mode) it does not work. tenant may be nil.
+// (PgBouncer in transaction mode) it does not work. The setting must not be
+// search_path, by which names would mean other tables than the catalogue says:
+// connecting then fails. tenant may be nil.
 func SessionTenant(setting string, tenant func(ctx context.Context) (key string, ok bool)) stdlib.OptionOpenDB {
 	s := &sessionTenant{setting: setting, tenant: tenant, place: "infra:tenant:" + setting}
 	if setting == "role" {
@@ -39,6 +41,9 @@ func SessionTenant(setting string, tenant func(ctx context.Context) (key string,
 	// Not AfterConnect and ResetSession: a connection that the pool opens for one who
 	// waits knows nothing of its context, and errors of a reset are ignored.
 	return stdlib.OptionBeforeConnect(func(_ context.Context, cfg *pgx.ConnConfig) error {
+		if setting == "" || strings.EqualFold(setting, "search_path") {
+			return fmt.Errorf("cachehook: SessionTenant %q: must be a role or a setting that policies look at", setting)
+		}
 		if cfg.Tracer == nil {
 			cfg.Tracer = s
 		} else {

@@ -113,6 +113,19 @@ func TestC09SessionsOfOneConnection(t *testing.T) {
 	}
 }
 
+func TestC09SessionsHaveNoSearchPathOfTheTenant(t *testing.T) {
+	t.Parallel()
+	conn, err := pgx.ParseConfig(database(t))
+	must(t, err)
+	for _, setting := range []string{"", "Search_Path"} {
+		pool := stdlib.OpenDB(*conn, SessionTenant(setting, askerOf))
+		if err := pool.Ping(); err == nil || !strings.Contains(err.Error(), "must be a role or a setting") {
+			t.Errorf("%q: %v", setting, err)
+		}
+		must(t, pool.Close())
+	}
+}
+
 // tracing is a program's own tracer.
 type tracing struct{ n int }
 
