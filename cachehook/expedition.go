@@ -51,6 +51,30 @@ func (x *expedition) leave() *remainder {
 // lead reads the database for everybody who waits for the flight. The work goes
 // on when the caller leaves.
 func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, f *flight, name string) (*sql.Rows, error) {
+	if c.store != nil && !s.asked {
+		// Redis first, and here: the budget bounds it, and a goroutine takes half as much.
+		var at level
+		over := c.flights.short(name, f, func() (landing, bool) {
+			e, from, waited := c.again(q, s.stamps, false, &s.why)
+			r.Waited += waited
+			at = from
+			if e == nil {
+				return landing{}, false
+			}
+			if _, not := e.value.(unstorable); not {
+				return landing{}, true
+			}
+			return landing{verdict: landed, entry: e, fromL2: at == inRedis}, true
+		})
+		switch {
+		case over && f.verdict == landed:
+			return c.hit(ctx, r, q, f.entry, at)
+		case over:
+			c.missed(r, q, s.why)
+			return r.Next(ctx)
+		}
+		s.asked = true
+	}
 	x := &expedition{why: s.why, c: c, q: q, s: s, f: f}
 	c.embark(ctx, x, f)
 	x.fork = r.Fork(x.ctx)

@@ -86,13 +86,32 @@ func (g *flights) start(name string, f *flight, work func() (landing, func())) {
 			if p := recover(); p != nil {
 				f.landing = landing{panicked: p}
 			}
-			g.mu.Lock()
-			delete(g.flying, name)
-			g.mu.Unlock()
-			close(f.done)
+			g.land(name, f)
 		}()
 		f.landing, after = work()
 	}()
+}
+
+// land lets those who wait for the flight read how it ended.
+func (g *flights) land(name string, f *flight) {
+	g.mu.Lock()
+	delete(g.flying, name)
+	g.mu.Unlock()
+	close(f.done)
+}
+
+// short does work that is bounded on the leader's own goroutine. The flight has landed
+// if work reports so, or panics or ends the goroutine, and has to be started else.
+func (g *flights) short(name string, f *flight, work func() (landing, bool)) (over bool) {
+	over = true // unless work returns
+	defer func() {
+		if over {
+			g.land(name, f)
+			g.running.Done()
+		}
+	}()
+	f.landing, over = work()
+	return over
 }
 
 // endBy says how the work is ended when all flights are; nil: it is not.
