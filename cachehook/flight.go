@@ -14,7 +14,12 @@ type flights struct {
 	flying map[string]*flight
 
 	stopped bool
-	running sync.WaitGroup
+	running sync.WaitGroup // flights
+
+	next   chan journey  // to an idle pilot
+	quit   chan struct{} // closed when idle pilots have to go
+	idle   atomic.Int32
+	pilots sync.WaitGroup
 
 	waiting atomic.Int64 // callers that wait for another's flight
 }
@@ -64,32 +69,72 @@ func (g *flights) join(name string) (f *flight, leads bool) {
 	}
 	if g.flying == nil {
 		g.flying = make(map[string]*flight)
+		g.next, g.quit = make(chan journey), make(chan struct{})
 	}
 	g.flying[name] = f
 	g.running.Add(1)
 	return f, true
 }
 
-// start does the work on a goroutine of its own, so that it outlives a caller
-// that loses patience. A panic or Goexit in work ends the flight, not the
-// process. What work returns besides is called when everybody has been told.
+// journey is a flight that is to be flown.
+type journey struct {
+	name string
+	of   *flight
+	work func() (landing, func())
+}
+
+// maxIdlePilots is how many goroutines wait for the next flight.
+const maxIdlePilots = 16
+
+// start does the work on another goroutine, so that it outlives a caller that loses
+// patience. A panic or Goexit in work ends the flight, not the process. What work
+// returns besides is called when everybody has been told.
+//
+// The goroutine is one that has done such work, if one is idle: its stack has grown
+// to what database/sql and a driver need, and to grow a new one takes as long as all
+// else that the cache does for a miss.
 func (g *flights) start(name string, f *flight, work func() (landing, func())) {
-	go func() {
-		defer g.running.Done()
-		var after func()
-		defer func() {
-			if after != nil {
-				after()
-			}
-		}()
-		defer func() {
-			if p := recover(); p != nil {
-				f.landing = landing{panicked: p}
-			}
-			g.land(name, f)
-		}()
-		f.landing, after = work()
+	j := journey{name, f, work}
+	select {
+	case g.next <- j:
+	default:
+		g.pilots.Go(func() { g.pilot(j) })
+	}
+}
+
+// pilot flies one flight after the other until it is one idle pilot too many.
+func (g *flights) pilot(j journey) {
+	for {
+		g.fly(j)
+		j = journey{}
+		if g.idle.Add(1) > maxIdlePilots {
+			g.idle.Add(-1)
+			return
+		}
+		select {
+		case j = <-g.next:
+			g.idle.Add(-1)
+		case <-g.quit:
+			return
+		}
+	}
+}
+
+func (g *flights) fly(j journey) {
+	defer g.running.Done()
+	var after func()
+	defer func() {
+		if after != nil {
+			after()
+		}
 	}()
+	defer func() {
+		if p := recover(); p != nil {
+			j.of.landing = landing{panicked: p}
+		}
+		g.land(j.name, j.of)
+	}()
+	j.of.landing, after = j.work()
 }
 
 // land lets those who wait for the flight read how it ended.
@@ -147,6 +192,10 @@ func (g *flights) stop() {
 			f.end()
 		}
 	}
+	if g.quit != nil {
+		close(g.quit)
+	}
 	g.mu.Unlock()
 	g.running.Wait()
+	g.pilots.Wait()
 }
