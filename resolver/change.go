@@ -55,6 +55,9 @@ func (r *Resolver) addReplica(cfg Node, names []string) (*node, error) {
 			taken++
 		}
 	}
+	for name := range r.groups.byName {
+		f.names[name] = "a group"
+	}
 	if cfg.Name == "" {
 		f.add("Node.Name", `""`, "must be set for a node that is added")
 	}

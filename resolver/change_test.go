@@ -116,9 +116,10 @@ func TestDrainedNodeKeepsItsWorkAndGetsNoMore(t *testing.T) {
 
 func TestFaultyNodeIsNotAdded(t *testing.T) {
 	t.Parallel()
-	g := newRig(t, testbed.SharedCluster(t), nil)
+	g := newRig(t, testbed.SharedCluster(t), func(cfg *Config) { cfg.Groups = []Group{{Name: "reports"}} })
 	for what, n := range map[string]Node{
-		"without name": {DSN: lost}, "taken": {Name: "replica1", DSN: lost}, "reserved": {Name: "primary", DSN: lost},
+		"a group's name": {Name: "reports", DSN: lost},
+		"without name":   {DSN: lost}, "taken": {Name: "replica1", DSN: lost}, "reserved": {Name: "primary", DSN: lost},
 		"empty": {Name: "x"}, "other kind": {Name: "x", Dialector: other{}},
 	} {
 		if err := g.r.AddReplica(deadline(t), n); err == nil {

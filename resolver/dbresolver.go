@@ -110,6 +110,7 @@ func groupName(tables []any, n int) string {
 // Call calls fn for the pool of each node, as dbresolver's method of this name
 // does: before db.Use for each as it is opened, the one of gorm.Open included.
 // db.Use then returns the errors; of a node that is opened later, they are logged.
+// fn must not add, drain or remove nodes.
 func (r *Resolver) Call(fn func(gorm.ConnPool) error) error {
 	r.changing.Lock()
 	defer r.changing.Unlock()
