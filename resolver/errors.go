@@ -136,10 +136,11 @@ func whyOf(f failure, err error) string {
 	return f.String()
 }
 
-// probeFailure reads the error of a probe: whatever it is, there was no answer.
+// probeFailure reads the error of a probe: whatever it is, there was no answer. A
+// server that has no connection to spare for the probe lives all the same.
 func probeFailure(err error) failure {
-	if f := failureOf(err, true); f == refused {
-		return refused
+	if f := failureOf(err, true); f == refused || f == saturated {
+		return f
 	}
 	return timedOut
 }

@@ -110,6 +110,14 @@ func turnedAway(f failure, err error) bool {
 	return f == refused && (!errors.As(err, &pg) || pg.Code[:2] == "57")
 }
 
+// answers reports whether err is a server's own answer. It may not let the probe in,
+// for want of a free slot or for its password, and yet be the primary that the
+// connections of the pool lead to.
+func answers(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && !ofPooler(pg)
+}
+
 // vacancy says why there is no primary, or "". The caller holds r.mu.
 func (r *Resolver) vacancy() string {
 	switch p := r.primary(); {

@@ -156,8 +156,9 @@ func (r *Resolver) suspect(n *node, f failure, err error, probe bool) {
 	if probe {
 		n.answered = true
 		n.lastErr = textOf(err)
-		n.misses++
-		n.gone = turnedAway(f, err)
+		if n.gone = turnedAway(f, err); n.gone || !answers(err) {
+			n.misses++
+		}
 	}
 	if f == refused {
 		n.run.Add(1)
