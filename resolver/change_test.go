@@ -104,6 +104,10 @@ func TestDrainedNodeKeepsItsWorkAndGetsNoMore(t *testing.T) {
 	if recovering(t, g.db.WithContext(inScope(deadline(t), "other"))) || g.node("replica1").Decisions["replica"] != before {
 		t.Error("a drained node was read")
 	}
+	// Nor by who had chosen it before it was drained.
+	if n := g.r.replicas()[0]; n.enter(Normal) || n.inFlight.Load() != 1 {
+		t.Errorf("a statement more is let in, with %d in flight", n.inFlight.Load())
+	}
 	must(t, rows.Close())
 	must(t, g.r.RemoveReplica(deadline(t), "replica1"))
 	if err := g.r.RemoveReplica(deadline(t), "replica1"); !errors.Is(err, ErrUnknownNode) {

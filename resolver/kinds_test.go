@@ -75,6 +75,24 @@ func TestR06KindsOfStatementsGoWhereTheyMust(t *testing.T) {
 			t.Errorf("%s: on a replica: %v, want %v", tt.sql, got, tt.want)
 		}
 	}
+	// The clause vouches for functions, and for nothing else; a standby takes an advisory
+	// lock without a word.
+	for _, sql := range []string{
+		"SELECT pg_is_in_recovery() FROM (SELECT pg_try_advisory_xact_lock(1)) s",
+		"SELECT pg_is_in_recovery() FROM items WHERE id = 1 FOR UPDATE",
+		"WITH w AS (UPDATE items SET n = n RETURNING id) SELECT pg_is_in_recovery() FROM w LIMIT 1",
+		"SELECT 1; SELECT pg_is_in_recovery()",
+	} {
+		before := g.node("primary").Decisions["retry"]
+		var got bool
+		err := g.db.WithContext(inScope(deadline(t), "vouched")).Clauses(dbresolver.Read).Raw(sql).Scan(&got).Error
+		if several := strings.Contains(sql, ";"); err != nil != several || got {
+			t.Errorf("with dbresolver.Read, %s: %v, on a replica: %v", sql, err, got)
+		}
+		if g.node("primary").Decisions["retry"] != before {
+			t.Errorf("with dbresolver.Read, %s was sent to a replica first", sql)
+		}
+	}
 	// What a standby would refuse, and the row that shows that it did not run there.
 	for _, sql := range []string{
 		"SELECT pg_is_in_recovery() AS standby INTO made FROM items LIMIT 1",

@@ -243,9 +243,11 @@ func TestSessionStaysOrWaitsForASample(t *testing.T) {
 			t.Error("an answer older than the last sample binds to the primary")
 		}
 		c.at++
-		s.recalled(c.at)
-		if _, why := read(s); why != reasonSeen {
-			t.Errorf("after an answer of now: %q", why)
+		for _, s := range []*session{s, {}} { // one that has read, and one that was shown nothing else
+			s.recalled(c.at)
+			if _, why := read(s); why != reasonSeen {
+				t.Errorf("after an answer of now: %q", why)
+			}
 		}
 	})
 	t.Run("the process", func(t *testing.T) {
