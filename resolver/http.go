@@ -25,6 +25,13 @@ const readSuffix = "-read"
 // writer's cookie that this stands for.
 const coverSign = "."
 
+// maxBrought is how many tokens of one request are read, since each costs a few
+// microseconds. Who brings more is sent to the primary.
+const maxBrought = 16
+
+// tooMany stands for the tokens of a request that brought more: it cannot be read.
+var tooMany = []string{"too many"}
+
 // ReadToken takes the request's token into the session of ctx, as
 // [Resolver.WithToken] does. It reads the cookies, or the header, that
 // Config.Session names; without a Key it returns ctx.
@@ -34,15 +41,22 @@ func (r *Resolver) ReadToken(ctx context.Context, req *http.Request) context.Con
 	}
 	s := &r.cfg.Session
 	if s.Header {
-		for _, v := range req.Header.Values(s.Name) {
+		values := req.Header.Values(s.Name)
+		if len(values) > maxBrought {
+			values = tooMany
+		}
+		for _, v := range values {
 			ctx = r.WithToken(ctx, v) //nolint:fatcontext // of few tokens the larger counts
 		}
 		return ctx
 	}
-	written := req.CookiesNamed(s.Name)
+	written, read := req.CookiesNamed(s.Name), req.CookiesNamed(s.Name+readSuffix)
+	if len(written)+len(read) > maxBrought {
+		return r.WithToken(ctx, tooMany[0])
+	}
 	mark := markOf(written)
 	covered := false
-	for _, c := range req.CookiesNamed(s.Name + readSuffix) {
+	for _, c := range read {
 		text, covers, _ := strings.Cut(c.Value, coverSign)
 		var readable bool
 		ctx, readable = r.withToken(ctx, text) //nolint:fatcontext // as above

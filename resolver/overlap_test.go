@@ -6,6 +6,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
+
+	"github.com/gorminfra/infra/internal/testbed"
 )
 
 // jar keeps cookies as a browser does.
@@ -110,6 +113,35 @@ func TestR05ATokenThatMeansThePrimaryIsReplaced(t *testing.T) {
 				defer answer()
 				return g.read(next, 1).Standby
 			})
+		}
+	}
+}
+
+func TestR05ARequestWithTooManyTokensIsSentToThePrimary(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, testbed.SharedCluster(t), func(cfg *Config) { cfg.Session.Key = keyA; cfg.MaxLag = time.Hour })
+	g.allInUse()
+	token := ""
+	eventually(t, "a read of a replica", func() (standby bool) {
+		token, _ = g.request("", nil, func(ctx context.Context) { standby = g.read(ctx, 1).Standby })
+		return standby
+	})
+	for n, standby := range map[int]bool{maxBrought: true, maxBrought + 1: false} {
+		req := httptest.NewRequest(http.MethodGet, "/", nil)
+		for range n {
+			req.AddCookie(&http.Cookie{Name: defaultTokenName + readSuffix, Value: token})
+			req.Header.Add("X-Infra-Token", token)
+		}
+		for _, header := range []bool{false, true} {
+			cfg := &g.r.cfg.Session // of this test alone, and read by nobody meanwhile
+			cfg.Header, cfg.Name = header, defaultTokenName
+			if header {
+				cfg.Name = "X-Infra-Token"
+			}
+			ctx := g.r.ReadToken(inScope(deadline(t), "request"), req)
+			if w := g.read(ctx, 1); w.Standby != standby {
+				t.Errorf("%d tokens, in headers %v: on a replica %v", n, header, w.Standby)
+			}
 		}
 	}
 }
