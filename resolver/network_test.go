@@ -226,7 +226,9 @@ func TestR13AnAddressThatChangesIsFollowed(t *testing.T) {
 	asked := book.asked.Load()
 	eventually(t, "new connections", func() bool { return book.asked.Load() > asked && on() == c.Replica(0).Port() })
 
-	// The name means another server, while the first one lives.
+	// The name means another server, while the first one lives, and nothing has to be
+	// dialled that would meet the other one by chance.
+	eventually(t, "a full pool", func() bool { n := g.node("replica1").Pool; return n.Idle >= 2 && n.Open == n.Idle })
 	book.set(nil, second.Addr())
 	eventually(t, "reads on the second", func() bool { return on() == c.Replica(1).Port() })
 	eventually(t, "the first to be left", func() bool { return first.Stats().Active == 0 })
