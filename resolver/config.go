@@ -28,7 +28,9 @@ type Config struct {
 
 	// Source is the primary, if it is another server than what gorm.Open connected
 	// to, which then serves only what is prepared by hand and db.DB(). Default: what
-	// gorm.Open connected to.
+	// gorm.Open connected to, under the name "primary". Without DSN and Dialector
+	// it is that, too, and the fields are for it: a name that does not mislead when
+	// another node is promoted, a Zone and a Weight for when it is a replica.
 	Source *Node
 
 	// Replicas are the nodes besides the primary, which is what gorm.Open

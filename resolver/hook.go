@@ -46,13 +46,14 @@ func (r *Resolver) Initialize(db *gorm.DB) error {
 		return nil // GORM was opened over a transaction, which is all there is
 	}
 	r.hub = h
-	if r.cfg.Source != nil && sameDSN(r.cfg.Source.Dialector, h.DB().Dialector) {
-		r.cfg.Source = nil
+	home := Node{Name: primaryName}
+	if src := r.cfg.Source; src != nil && (src.given() || sameDSN(src.Dialector, h.DB().Dialector)) {
+		home, r.cfg.Source = Node{Name: src.Name, Zone: src.Zone, Weight: src.Weight}, nil
 	}
 	if err := r.makeGroups(); err != nil {
 		return err
 	}
-	if err := r.makeNodes(); err != nil {
+	if err := r.makeNodes(home); err != nil {
 		return errors.Join(err, r.closeAll())
 	}
 	if r.primary().given {

@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"cmp"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -17,7 +18,8 @@ import (
 )
 
 // makeNodes makes the nodes of the configuration, opened where that is possible.
-func (r *Resolver) makeNodes() error {
+// home says what to call what gorm.Open connected to, if that is the primary.
+func (r *Resolver) makeNodes(home Node) error {
 	var errs []error
 	add := func(n *node) {
 		if err := r.openNode(n); err != nil {
@@ -25,7 +27,9 @@ func (r *Resolver) makeNodes() error {
 		}
 	}
 	if r.cfg.Source == nil {
-		r.lead.Store(newNode(r, 0, Node{Name: primaryName, Weight: 1}, true))
+		home.Weight = cmp.Or(home.Weight, 1)
+		r.hub.Home().Name = home.Name
+		r.lead.Store(newNode(r, 0, home, true))
 		r.hold(r.primary(), r.hub.Home())
 		if db := sqlDB(r.hub.Home().Pool()); db != nil {
 			r.primary().db.Store(db)
@@ -63,7 +67,7 @@ func (r *Resolver) makeNodes() error {
 	}
 	r.set.Store(&nodeSet{all})
 	for _, far := range r.groups.far {
-		errs = append(errs, far.makeNodes())
+		errs = append(errs, far.makeNodes(Node{})) // it has a Source
 	}
 	return errors.Join(errs...)
 }

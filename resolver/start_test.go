@@ -1,11 +1,13 @@
 package resolver
 
 import (
+	"strings"
 	"testing"
 
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
+	"gorm.io/plugin/dbresolver"
 
 	"github.com/gorminfra/infra/internal/testbed"
 )
@@ -51,5 +53,31 @@ func TestR11StartAfterAFailover(t *testing.T) {
 	must(t, conn.QueryRow(ctx, "SELECT count(*) FROM items WHERE n > 100").Scan(&there))
 	if there != written {
 		t.Errorf("%d of %d writes are on the promoted server", there, written)
+	}
+}
+
+func TestWhatGormOpenConnectedToHasTheNameThatItIsGiven(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, testbed.SharedCluster(t), func(cfg *Config) { cfg.Source = &Node{Name: "db1", Zone: "a"} })
+	g.allInUse()
+	ctx := deadline(t)
+	if n := g.node("db1"); !n.Primary || n.Zone != "a" || n.Weight != 1 || !g.r.primary().given {
+		t.Errorf("%+v", n)
+	}
+	if name := g.r.hub.Primary().Name; name != "db1" {
+		t.Errorf("metrics and headers call it %q", name)
+	}
+	if recovering(t, g.db.WithContext(inScope(ctx, "named")).Clauses(dbresolver.Use("db1"))) {
+		t.Error("Use of the name goes elsewhere")
+	}
+	for want, cfg := range map[string]Config{
+		`Source.Name is "a b"`:          {Source: &Node{Name: "a b"}},
+		`Replicas[0].Name is "a": must`: {Source: &Node{Name: "a"}, Replicas: []Node{{Name: "a", DSN: lost}}},
+		`Source.Weight is 65537`:        {Source: &Node{Weight: maxWeight + 1}},
+		`Source is without DSN`:         {Groups: []Group{{Name: "g", Source: &Node{Name: "x"}}}},
+	} {
+		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -26,10 +27,13 @@ func (f *faults) add(field string, value any, rule string) {
 // Validate reports every fault of the configuration at once.
 func (c Config) Validate() error {
 	f := &faults{names: map[string]string{}, bases: map[string]bool{}}
-	if c.Source != nil {
-		f.node("Source", *withDefaultName(c.Source, primaryName), primaryName)
-	} else {
+	switch {
+	case c.Source == nil:
 		f.names[primaryName] = ""
+	case c.Source.given():
+		f.given(*c.Source)
+	default:
+		f.node("Source", *withDefaultName(c.Source, primaryName), primaryName)
 	}
 	f.replicas("Replicas", c.Replicas, "", nil)
 	for i, n := range c.Replicas {
@@ -134,6 +138,16 @@ func (f *faults) replicas(field string, nodes []Node, prefix string, bases map[s
 	}
 }
 
+// given reports whether a Source stands for what gorm.Open connected to.
+func (n Node) given() bool { return n.DSN == "" && n.Dialector == nil }
+
+// given checks a Source that names what gorm.Open connected to.
+func (f *faults) given(n Node) {
+	f.nodes++
+	f.name("Source", cmp.Or(n.Name, primaryName))
+	f.weight("Source", n)
+}
+
 // isNil reports whether d is an interface around a nil pointer.
 func isNil(d gorm.Dialector) bool {
 	v := reflect.ValueOf(d)
@@ -174,6 +188,10 @@ func (f *faults) node(field string, n Node, allowed string) {
 			f.add(field+".DSN", "set, but not readable"+dsnFault(err), "must be a connection string that pgx.ParseConfig accepts")
 		}
 	}
+	f.weight(field, n)
+}
+
+func (f *faults) weight(field string, n Node) {
 	if n.Weight > maxWeight {
 		f.add(field+".Weight", n.Weight, "must be at most 65536")
 	}
