@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -156,23 +157,36 @@ func (p *parent) askOther(ctx context.Context, old *testbed.Redis) error {
 // take ten seconds to make it a replica.
 const deposedFor = time.Second
 
-// settle waits until there is a master with a replica again, so that the next
-// fault finds both. If it is another than before, what the old one was told last
-// may be lost since a time.
+// settle waits until there is a master with a replica again, which the sentinels
+// are content with, so that the next fault finds both. If it is another than before,
+// what the old one was told last may be lost since a time. A server that was away
+// for a few milliseconds can be taken for dead, as its last answer may be older than
+// that, and the failover that has begun goes on although it is back: its replica
+// is promoted and is told of nothing more until the sentinels name it, a second and
+// a half after everything looks well.
 func (p *parent) settle(ctx context.Context, from int64, old *testbed.Redis) error {
-	since := p.clock.Now()
+	began := p.clock.Now()
+	since := began
 	for {
 		master, err := p.redis.Master(ctx)
 		if err == nil && master != old {
 			p.restored(from)
 			old, since = master, p.clock.Now()
 		}
+		content := false
 		if err == nil {
+			content, err = p.content(ctx, time.Duration(p.clock.Now()-began))
+		}
+		if err == nil && content {
 			var reply any
 			if reply, err = master.Do(ctx, "INFO", "replication"); err == nil {
 				text, _ := reply.(string)
 				if strings.Contains(text, "role:master") && strings.Contains(text, "state=online") {
-					return nil
+					// Not between the two questions either.
+					if now, err := p.redis.Master(ctx); err == nil && now == old {
+						return nil
+					}
+					continue
 				}
 				if p.clock.Now()-since > int64(deposedFor) {
 					err = p.depose(ctx, master)
@@ -185,6 +199,30 @@ func (p *parent) settle(ctx context.Context, from int64, old *testbed.Redis) err
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// content reports whether every sentinel has had an answer of the master since a
+// time ago, and is about to do nothing.
+func (p *parent) content(ctx context.Context, ago time.Duration) (bool, error) {
+	for _, sentinel := range p.redis.Sentinels() {
+		reply, err := sentinel.Do(ctx, "SENTINEL", "MASTER", testbed.SentinelMaster)
+		if err != nil {
+			return false, err
+		}
+		list, _ := reply.([]any)
+		fields := make(map[string]string, len(list)/2)
+		for i := 0; i+1 < len(list); i += 2 {
+			fields[fmt.Sprint(list[i])] = fmt.Sprint(list[i+1])
+		}
+		answered, err := strconv.ParseInt(fields["last-ok-ping-reply"], 10, 64)
+		if err != nil {
+			return false, fmt.Errorf("%v: %w", fields, err)
+		}
+		if fields["flags"] != "master" || time.Duration(answered)*time.Millisecond >= ago {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // depose makes the server that is not the master its replica.
