@@ -15,8 +15,31 @@ type history struct {
 	// absences are the times in which there was no primary, or not everybody
 	// knew of the new one. Lag is judged as at their begin.
 	absences []span
+	killed   map[uint16]int64  // when workers were
 	reasons  map[string]uint64 // of the plugin's decisions
 	refusals map[string]int    // the errors of operations, by kind and text
+}
+
+// committing is how long the server may go on with a commit whose process is dead.
+const committing = int64(1e9)
+
+// finished leaves of a worker's log one operation for each write: what was logged
+// last, or that it began, when its process was killed meanwhile. That it happened
+// is as possible then as that it did not.
+func (h *history) finished(ops []op) []op {
+	ended := map[uint64]bool{}
+	for i := range ops {
+		if o := &ops[i]; o.Kind != kindInside && o.ID != 0 && !o.has(begun) {
+			ended[o.ID] = true
+		}
+	}
+	ops = slices.DeleteFunc(ops, func(o op) bool { return o.has(begun) && ended[o.ID] })
+	for i := range ops {
+		if o := &ops[i]; o.has(begun) {
+			o.End = max(o.End, h.killed[o.Worker]+committing)
+		}
+	}
+	return ops
 }
 
 // span is a time, in the machine's nanoseconds.

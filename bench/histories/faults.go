@@ -28,6 +28,7 @@ var faults = []fault{
 	{"promote", promoteReplica},
 	{"crash", crashPrimary},
 	{"freeze-primary", freezePrimary},
+	{"kill-worker", killWorker},
 }
 
 func faultNames() (names []string) {

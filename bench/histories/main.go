@@ -4,7 +4,7 @@
 //
 // It starts servers and several processes of a program that uses the plugin, lets
 // them write and read at random while servers are paused, cut off, killed, frozen
-// and promoted, and checks what they saw. For routing: a session reads its own
+// and promoted and processes are killed, and checks what they saw. For routing: a session reads its own
 // writes and never goes back, no acknowledged write is lost, none happens twice,
 // and no read is older than it may be. For the cache see package cached.
 //

@@ -51,6 +51,7 @@ const (
 	scopeless                   // of no scope: its session is the process
 	boundary                    // the commit ended where a page of WAL ends
 	starved                     // no replica served the session's reads within the patience
+	begun                       // the write begins; its end is logged under the same ID, unless its process is killed
 )
 
 // op is one operation as its worker saw it. It has a fixed size in the log.
@@ -88,10 +89,11 @@ func (o *op) String() string {
 
 func seconds(ns int64) float64 { return float64(ns) / 1e9 }
 
-// opLog writes operations to a file. It belongs to one goroutine.
+// opLog writes operations to a file, each at once: what was logged outlives the
+// process. It belongs to one goroutine at a time.
 type opLog struct {
 	file *os.File
-	buf  *bufio.Writer
+	buf  []byte
 }
 
 func createLog(path string) (*opLog, error) {
@@ -99,14 +101,20 @@ func createLog(path string) (*opLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &opLog{f, bufio.NewWriterSize(f, 1<<18)}, nil
+	return &opLog{file: f}, nil
 }
 
-func (l *opLog) add(o *op) error { return binary.Write(l.buf, binary.LittleEndian, o) }
+func (l *opLog) add(o *op) (err error) {
+	if l.buf, err = binary.Append(l.buf[:0], binary.LittleEndian, o); err == nil {
+		_, err = l.file.Write(l.buf)
+	}
+	return err
+}
 
-func (l *opLog) close() error { return errors.Join(l.buf.Flush(), l.file.Close()) }
+func (l *opLog) close() error { return l.file.Close() }
 
-// readLog returns the operations of a file.
+// readLog returns the operations of a file. That the last one is cut off is no
+// error: its process was killed.
 func readLog(path string) ([]op, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -86,7 +86,8 @@ func (w *worker) pageRound(ctx context.Context, conn *pgx.Conn, random *rand.Ran
 	ctx, scope := w.plugin.Begin(ctx, "page")
 	defer scope.End()
 	s.ctx = ctx
-	o := op{ID: w.newID(), Session: s.id, Cell: uint32(random.IntN(w.cfg.Cells)), Kind: kindPage, Start: w.clock.Now()}
+	o := op{ID: w.newID(), Session: s.id, Cell: uint32(random.IntN(w.cfg.Cells)), Kind: kindPage}
+	s.begin(&o)
 	err = s.transact(w.db.WithContext(ctx), &o, func(tx *gorm.DB) error {
 		// Unless it is flushed at once the plugin's own commit may do it, which
 		// moves the position.

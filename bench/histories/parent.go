@@ -34,28 +34,39 @@ const (
 
 // parent runs the servers and the workers.
 type parent struct {
+	settings settings
+	folder   string
+	key      []byte // of tokens
 	cluster  *testbed.Cluster
 	clock    clock.Clock
 	random   *rand.Rand
-	workers  []*child
+	lives    []*child // of all workers, by their number
+
+	mu      sync.Mutex // guards the next
+	workers []*child   // by place: the present life
+
 	happened map[string][]span
 	absences []span
 	failure  chan error // the first failure of a worker
 }
 
-// child is a worker's process.
+// child is a worker's process. When it is killed another one takes its place.
 type child struct {
 	parent    *parent
-	index     int
+	place     int
+	life      int // its number among all
 	cmd       *exec.Cmd
 	log       string
 	inMu      sync.Mutex // guards in
 	in        io.WriteCloser
 	answers   chan answer
 	readBacks atomic.Int64
-	reasons   map[string]uint64 // once ended
-	refusals  map[string]int    // once ended
-	ended     chan struct{}
+	// handedOver counts the sessions that it gave to others.
+	handedOver atomic.Int64
+	reasons    map[string]uint64 // once ended
+	refusals   map[string]int    // once ended
+	killed     atomic.Int64      // when, 0: it was not
+	ended      chan struct{}
 }
 
 // run lets a history happen.
@@ -67,7 +78,11 @@ func run(ctx context.Context, s settings) (h *history, happened map[string][]spa
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
 	}
-	p := &parent{random: newRandom(s.seed), happened: map[string][]span{}, failure: make(chan error, 1)}
+	p := &parent{
+		settings: s, folder: folder, key: make([]byte, 32), random: newRandom(s.seed),
+		happened: map[string][]span{}, failure: make(chan error, 1),
+	}
+	_, _ = crand.Read(p.key)
 	if p.clock, err = clock.New(); err != nil {
 		return nil, nil, err
 	}
@@ -78,15 +93,16 @@ func run(ctx context.Context, s settings) (h *history, happened map[string][]spa
 	if err := p.prepare(ctx); err != nil {
 		return nil, nil, err
 	}
-	key := make([]byte, 32)
-	_, _ = crand.Read(key)
-	for i := range s.workers {
-		w, err := p.start(ctx, s, i, key, filepath.Join(folder, fmt.Sprintf("worker%d.log", i)))
-		if err != nil {
+	defer func() {
+		for _, w := range p.lives {
+			w.end()
+		}
+	}()
+	p.workers = make([]*child, s.workers)
+	for place := range p.workers {
+		if err := p.start(ctx, place); err != nil {
 			return nil, nil, err
 		}
-		defer w.end()
-		p.workers = append(p.workers, w)
 	}
 	for _, w := range p.workers {
 		if _, err := p.wait(ctx, w, "ready"); err != nil {
@@ -130,44 +146,58 @@ func (p *parent) prepare(ctx context.Context) error {
 }
 
 func (p *parent) readBacks() (n int64) {
-	for _, w := range p.workers {
+	for _, w := range p.lives {
 		n += w.readBacks.Load()
 	}
 	return n
 }
 
-func (p *parent) start(ctx context.Context, s settings, index int, key []byte, log string) (*child, error) {
+// start gives a place among the workers to a new process.
+func (p *parent) start(ctx context.Context, place int) error {
+	life := len(p.lives)
 	cfg := workerConfig{
-		Index: index, Seed: s.seed, Cells: cells, Sessions: s.sessions, Scopeless: index == 0,
-		MaxLag: maxLag, Interval: interval, Log: log, Key: key,
+		Index: life, Seed: p.settings.seed, Cells: cells, Sessions: p.settings.sessions, Scopeless: place == 0,
+		MaxLag: maxLag, Interval: interval, Log: filepath.Join(p.folder, fmt.Sprintf("worker%d.log", life)), Key: p.key,
 	}
 	for _, n := range p.cluster.Nodes() {
 		cfg.Nodes = append(cfg.Nodes, nodeConfig{n.Name(), n.DSN("")})
 	}
 	text, err := json.Marshal(cfg)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	w := &child{parent: p, index: index, log: log, answers: make(chan answer, 16), ended: make(chan struct{})}
-	w.cmd = exec.CommandContext(ctx, self)
+	w := &child{parent: p, place: place, life: life, log: cfg.Log, answers: make(chan answer, 16), ended: make(chan struct{})}
+	// It outlives the fault that starts it, and ends with its standard input.
+	w.cmd = exec.CommandContext(context.WithoutCancel(ctx), self)
 	w.cmd.Env = append(os.Environ(), workerEnv+"="+string(text))
 	w.cmd.Stderr = os.Stderr
 	if w.in, err = w.cmd.StdinPipe(); err != nil {
-		return nil, err
+		return err
 	}
 	out, err := w.cmd.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := w.cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
+	p.lives = append(p.lives, w)
+	p.mu.Lock()
+	p.workers[place] = w
+	p.mu.Unlock()
 	go w.listen(out)
-	return w, nil
+	return nil
+}
+
+// someScoped is a worker that works in scopes.
+func (p *parent) someScoped(random *rand.Rand) *child {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.workers[1+random.IntN(len(p.workers)-1)]
 }
 
 // listen takes in what a worker says, until it ends.
@@ -177,7 +207,7 @@ func (w *child) listen(out io.Reader) {
 	lines.Buffer(nil, 1<<20)
 	// Whom a session goes to is drawn apart from the faults, which come at times
 	// of their own.
-	random := newRandom(uint64(w.index) + 1)
+	random := newRandom(uint64(w.life) + 1)
 	for lines.Scan() {
 		var a answer
 		if err := json.Unmarshal(lines.Bytes(), &a); err != nil {
@@ -187,8 +217,11 @@ func (w *child) listen(out io.Reader) {
 		case "progress":
 			w.readBacks.Store(a.ReadBacks)
 		case "session":
-			others := w.parent.workers[1:]
-			others[random.IntN(len(others))].tell(command{Do: "session", Session: a.Session})
+			to := w.parent.someScoped(random)
+			to.tell(command{Do: "session", Session: a.Session})
+			if to != w {
+				w.handedOver.Add(1)
+			}
 		case "stop":
 			w.reasons, w.refusals = a.Reasons, a.Refusals
 		case "failed":
@@ -203,8 +236,11 @@ func (w *child) listen(out io.Reader) {
 }
 
 func (w *child) fail(err error) {
+	if w.killed.Load() != 0 {
+		return
+	}
 	select {
-	case w.parent.failure <- fmt.Errorf("worker %d: %w", w.index, err):
+	case w.parent.failure <- fmt.Errorf("worker %d: %w", w.place, err):
 	default:
 	}
 }
@@ -245,9 +281,9 @@ func (p *parent) wait(ctx context.Context, w *child, what string) (answer, error
 				return a, nil
 			}
 		case <-w.ended:
-			return answer{}, fmt.Errorf("worker %d ended before it said %s", w.index, what)
+			return answer{}, fmt.Errorf("worker %d ended before it said %s", w.place, what)
 		case <-ctx.Done():
-			return answer{}, fmt.Errorf("worker %d: wait for %s: %w", w.index, what, ctx.Err())
+			return answer{}, fmt.Errorf("worker %d: wait for %s: %w", w.place, what, ctx.Err())
 		}
 	}
 }
@@ -258,10 +294,17 @@ func (w *child) stop(ctx context.Context) error {
 	case <-w.ended:
 		return nil
 	case <-time.After(30 * time.Second):
-		return fmt.Errorf("worker %d does not stop", w.index)
+		return fmt.Errorf("worker %d does not stop", w.place)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// kill ends the process as a crash does.
+func (w *child) kill() {
+	w.killed.Store(w.parent.clock.Now())
+	_ = w.cmd.Process.Kill()
+	<-w.ended
 }
 
 // end ends a worker that was not stopped, and waits for it.
@@ -280,8 +323,8 @@ func (w *child) end() {
 // collect reads the logs, into one order of the operations' starts, and the journal
 // of the primary.
 func (p *parent) collect(ctx context.Context) (*history, error) {
-	h := &history{absences: p.absences, reasons: map[string]uint64{}, refusals: map[string]int{}}
-	for _, w := range p.workers {
+	h := &history{absences: p.absences, killed: map[uint16]int64{}, reasons: map[string]uint64{}, refusals: map[string]int{}}
+	for _, w := range p.lives {
 		for why, count := range w.reasons {
 			h.reasons[why] += count
 		}
@@ -292,7 +335,10 @@ func (p *parent) collect(ctx context.Context) (*history, error) {
 		if err != nil {
 			return nil, err
 		}
-		h.ops = append(h.ops, ops...)
+		if at := w.killed.Load(); at != 0 {
+			h.killed[uint16(w.life)] = at
+		}
+		h.ops = append(h.ops, h.finished(ops)...)
 	}
 	slices.SortFunc(h.ops, func(a, b op) int { return cmp.Compare(a.Start, b.Start) })
 	conn, err := p.cluster.Primary().Conn(ctx, "")

@@ -33,6 +33,12 @@ type summary struct {
 	Decisions map[string]uint64 `json:"decisions"`
 	// Early counts commits under way that a standby showed before the primary.
 	Early int `json:"commits_shown_early"`
+	// Killed workers, the writes that were under way in them, and the reads in
+	// other processes of sessions that they had begun and handed over.
+	Killed   int `json:"killed_workers"`
+	CutOff   int `json:"writes_under_way_at_kills"`
+	Orphaned int `json:"reads_of_sessions_of_killed_workers"`
+
 	// PageCommits ended where a page of WAL ends.
 	PageCommits int            `json:"commits_at_page_ends"`
 	Faults      []faultSummary `json:"faults"`
@@ -72,6 +78,8 @@ func summarize(s settings, h *history, happened map[string][]span, found []viola
 			sum.NoProof = append(sum.NoProof, "fault "+f.name+" met no traffic")
 		case f.name == "page" && sum.PageCommits == 0:
 			sum.NoProof = append(sum.NoProof, "no commit ended at a page's end")
+		case f.name == "kill-worker" && sum.Orphaned == 0:
+			sum.NoProof = append(sum.NoProof, "no session of a killed worker went on in another one")
 		}
 	}
 	if sum.Share < leastShare {
@@ -116,6 +124,12 @@ func (sum *summary) count(h *history) {
 		if o.has(carried) {
 			sum.Carried++
 		}
+		if o.has(begun) {
+			sum.CutOff++
+		}
+		if at := h.killed[workerOf(o.Session)]; at != 0 && o.has(carried) && o.Start > at && o.Status == done && o.Kind.reads() {
+			sum.Orphaned++
+		}
 		by := sum.Operations[o.Kind.String()]
 		if by == nil {
 			by = map[string]int{}
@@ -141,7 +155,7 @@ func (sum *summary) count(h *history) {
 			}
 		}
 	}
-	sum.Sessions = len(sessions)
+	sum.Sessions, sum.Killed = len(sessions), len(h.killed)
 	sum.Seconds = seconds(last - first)
 	sum.PerSecond = float64(len(h.ops)) / max(sum.Seconds, 1e-9)
 	sum.ReadBacksPerSecond = float64(sum.ReadBacks) / max(sum.Seconds, 1e-9)
@@ -162,7 +176,9 @@ func (f *faultSummary) overlap(h *history, sp span) {
 		if o.Status != done {
 			f.Failed++
 		}
-		f.SlowestMS = max(f.SlowestMS, seconds(o.End-o.Start)*1e3)
+		if !o.has(begun) { // nobody waited for its end
+			f.SlowestMS = max(f.SlowestMS, seconds(o.End-o.Start)*1e3)
+		}
 	}
 }
 
@@ -189,6 +205,9 @@ func (sum *summary) print(out io.Writer) {
 		fmt.Fprintf(w, "shown early\t%d commits, by a standby before the primary, and not yet acknowledged\n", sum.Early)
 	}
 	fmt.Fprintf(w, "page-end commits\t%d\n", sum.PageCommits)
+	if sum.Killed > 0 {
+		fmt.Fprintf(w, "killed workers\t%d\t%d writes were under way\t%d reads of their sessions elsewhere\n", sum.Killed, sum.CutOff, sum.Orphaned)
+	}
 	var reasons []string
 	for _, why := range slices.Sorted(maps.Keys(sum.Decisions)) {
 		reasons = append(reasons, fmt.Sprintf("%s %d", why, sum.Decisions[why]))

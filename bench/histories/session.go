@@ -234,16 +234,16 @@ func (s *session) write() {
 	switch s.random.IntN(8) {
 	case 0:
 		o.Kind = kindRollback
-		o.Start = w.clock.Now()
+		s.begin(&o)
 		if err = s.transact(db, &o, func(*gorm.DB) error { return errRollback }); errors.Is(err, errRollback) {
 			err = nil
 		}
 	case 1, 2:
 		o.Kind = kindCommit
-		o.Start = w.clock.Now()
+		s.begin(&o)
 		err = s.transact(db, &o, nil)
 	default:
-		o.Start = w.clock.Now()
+		s.begin(&o)
 		// Not Scan: that reads the rows behind the plugin's back, and tells of a
 		// connection that breaks meanwhile in the driver's words.
 		var made Cell
@@ -252,6 +252,14 @@ func (s *session) write() {
 	}
 	o.End = w.clock.Now()
 	s.wrote(&o, err)
+}
+
+// begin logs that a write begins: a process that is killed leaves no more of it.
+func (s *session) begin(o *op) {
+	o.Start = s.w.clock.Now()
+	b := *o
+	b.End, b.Status, b.Flags = b.Start, unknown, b.Flags|begun
+	s.w.note(&b, nil)
 }
 
 var errRollback = errors.New("rolled back on purpose")

@@ -28,7 +28,7 @@ const workerEnv = "HISTORIES_WORKER"
 
 // workerConfig is what the parent tells a worker when it starts it.
 type workerConfig struct {
-	Index    int
+	Index    int // among all processes that there have been
 	Seed     uint64
 	Nodes    []nodeConfig // the first primary first
 	Cells    int
@@ -283,3 +283,6 @@ var addresses = regexp.MustCompile(`127\.0\.0\.1:\d+(->127\.0\.0\.1:\d+)?|:\d+`)
 
 // newID is unique over all workers, and fits into a bigint.
 func (w *worker) newID() uint64 { return uint64(w.cfg.Index+1)<<40 | w.ids.Add(1) }
+
+// workerOf is the worker that took an ID.
+func workerOf(id uint64) uint16 { return uint16(id>>40) - 1 }
