@@ -113,7 +113,7 @@ func (c *Cache) find(ctx context.Context, q *query) standing {
 		c.memory.remove(q.key, e)
 		e, why = nil, missExpired
 	}
-	trusted := c.trusted() && (q.after == 0 || c.channel.proof.Load() > q.after)
+	trusted := c.trusts(q)
 	if trusted && e != nil && e.current(c.mirror) {
 		return standing{entry: e, level: inMemory, now: now}
 	}
@@ -121,10 +121,8 @@ func (c *Cache) find(ctx context.Context, q *query) standing {
 		q.adopt(e)
 	}
 	c.expand(q)
-	for _, cell := range q.cells {
-		if cell.busy.Load() != 0 {
-			return standing{primary: true}
-		}
+	if writing(q.cells) {
+		return standing{primary: true}
 	}
 	if trusted {
 		if stamps, known := c.present(q.cells); known {
@@ -154,6 +152,21 @@ func (c *Cache) find(ctx context.Context, q *query) standing {
 	}
 	s.waited, s.now = time.Since(began), now
 	return s
+}
+
+// trusts reports whether what the mirror knows counts for the query.
+func (c *Cache) trusts(q *query) bool {
+	return c.trusted() && (q.after == 0 || c.channel.proof.Load() > q.after)
+}
+
+// writing reports whether an own write of one of the tags is under way.
+func writing(cells []*cell) bool {
+	for _, cell := range cells {
+		if cell.busy.Load() != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // present returns the stamps that the mirror knows.
@@ -241,24 +254,37 @@ func (c *Cache) fromPayload(q *query, a answer, stamps []stamp, asked int64, why
 	return e, why
 }
 
+// jitter is the share of its time by which an entry's life is shortened at most, so
+// that entries that were filled together do not end together.
+const jitter = 0.1
+
 // lives returns for how long a value of the query stays in each level, without
-// the time that it may be served beyond. Jitter only shortens: entries that were
-// filled together do not end together.
+// the time that it may be served beyond. Jitter only shortens.
 func (c *Cache) lives(q *query, value any) (l1, l2 time.Duration) {
+	rows, known := rowsIn(value)
+	l1, l2 = c.longest(q, known && rows == 0)
+	if l1 < 0 {
+		return l1, l2
+	}
+	keep := 1 - jitter*rand.Float64()
+	return time.Duration(float64(l1) * keep), time.Duration(float64(l2) * keep)
+}
+
+// longest is lives without jitter. Negative: it is not kept.
+func (c *Cache) longest(q *query, notFound bool) (l1, l2 time.Duration) {
 	l1, l2 = c.cfg.L1.TTL, c.cfg.L2.TTL
 	if q.ttl > 0 {
 		ttl := min(q.ttl, maxTTL)
 		l1, l2 = ttl, ttl
 	}
-	if rows, known := rowsIn(value); known && rows == 0 {
+	if notFound {
 		most := cmp.Or(q.notFound, c.cfg.NotFoundTTL)
 		if most < 0 {
 			return most, most
 		}
 		l1, l2 = min(l1, most), min(l2, most)
 	}
-	keep := 1 - 0.1*rand.Float64()
-	return time.Duration(float64(l1) * keep), time.Duration(float64(l2) * keep)
+	return l1, l2
 }
 
 // fill puts a value that was read under these stamps into memory, and returns

@@ -26,6 +26,7 @@ type plan struct {
 
 	relation *relation // whose rows it asks for by primary key, or nil
 	whole    *cell     // of that relation
+	unseen   []string  // see needs
 
 	asked atomic.Pointer[asking] // how it was asked last
 }
@@ -47,7 +48,7 @@ func (c *Cache) plan(sql string, text *sqltext.Statement, cat *catalog) *plan {
 	p := &plan{text: text, catalog: cat}
 	p.terms, p.ruled = c.byRule(text)
 	read := cat.reads(text, c.cfg.Functions)
-	if p.why, p.secured = read.why, read.secured; p.why == "" {
+	if p.why, p.secured, p.unseen = read.why, read.secured, read.unseen; p.why == "" {
 		tables := read.tags
 		p.cells, p.tags = c.tableCells(tables)
 		p.tally = c.tallies.first(p.cells)

@@ -13,6 +13,7 @@ type needs struct {
 	secured string   // what it takes a tenant for, such as a table under row-level security; or ""
 	sums    []string // of the policies that apply
 	why     string   // why it cannot be cached for anybody, or ""
+	unseen  []string // what was followed that the text does not show, in words
 }
 
 // readWalk collects the tags of everything that a statement reads: its tables,
@@ -118,9 +119,12 @@ func (w *readWalk) relation(r *relation, as int64) {
 			w.tenant("view " + r.name)
 		}
 		w.depth++
-		for _, base := range r.reads {
+		names := make([]string, len(r.reads))
+		for i, base := range r.reads {
+			names[i] = base.name
 			w.relation(base, r.as)
 		}
+		w.follow("view "+r.name, names)
 		w.functions(r.text)
 		w.depth--
 	}
@@ -138,9 +142,12 @@ func (w *readWalk) secure(r *relation, as int64) {
 		w.tenant("table " + r.name)
 		w.sums = append(w.sums, g.sum)
 		w.depth++
-		for _, t := range g.reads {
+		names := make([]string, len(g.reads))
+		for i, t := range g.reads {
+			names[i] = t.name
 			w.relation(t, as)
 		}
+		w.follow("row-level security of "+r.name, names)
 		for _, text := range g.texts {
 			w.functions(text)
 		}
@@ -187,9 +194,24 @@ func (w *readWalk) call(name, why string) {
 		w.never("function " + name + " is nested too deep")
 		return
 	}
+	w.follow("function "+name, tables)
 	w.depth++
 	for _, t := range tables {
 		w.table(tableNamed(t))
 	}
 	w.depth--
+}
+
+// follow notes, for who wants to be told, what the text does not show.
+func (w *readWalk) follow(what string, reads []string) {
+	if len(reads) == 0 {
+		what += " reads no table"
+	} else {
+		reads = slices.Clone(reads)
+		slices.Sort(reads)
+		what += " reads " + strings.Join(reads, ", ")
+	}
+	if !slices.Contains(w.unseen, what) {
+		w.unseen = append(w.unseen, what)
+	}
 }

@@ -23,11 +23,9 @@ func (c *Cache) byRule(text *sqltext.Statement) (t terms, ok bool) {
 		return t, false
 	}
 	for i, table := range text.Reads {
-		r, ok := c.cfg.Tables[table.Name]
+		r, ok := c.rule(table.Name)
 		if !ok {
-			if r, ok = c.cfg.Tables[strings.ToLower(table.Name)]; !ok {
-				return terms{}, false
-			}
+			return terms{}, false
 		}
 		t.ttl = shorter(t.ttl, r.TTL)
 		t.notFound = shorter(t.notFound, r.NotFoundTTL)
@@ -37,6 +35,14 @@ func (c *Cache) byRule(text *sqltext.Statement) (t terms, ok bool) {
 		}
 	}
 	return t, true
+}
+
+// rule returns the rule of a table.
+func (c *Cache) rule(table string) (r Rule, ok bool) {
+	if r, ok = c.cfg.Tables[table]; !ok {
+		r, ok = c.cfg.Tables[strings.ToLower(table)]
+	}
+	return r, ok
 }
 
 // shorter returns the shorter of two times, of which zero says nothing.

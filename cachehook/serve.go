@@ -24,11 +24,7 @@ const unstorableFor = 10 * time.Second
 // queryKey writes the key of a statement to b. It reports false when an argument
 // cannot be told from its look.
 func queryKey(b []byte, p *plan, r *hook.Record, who tenant, t terms, own []string) ([]byte, bool) {
-	var dest reflect.Type
-	if r.Chain == hook.Query && r.DB.Statement.Dest != nil {
-		dest = reflect.TypeOf(r.DB.Statement.Dest)
-	}
-	b = who.append(append(b, p.leadFor(dest, t)...))
+	b = who.append(append(b, p.leadFor(destination(r), t)...))
 	b = binary.AppendUvarint(b, uint64(len(own)))
 	for _, tag := range own {
 		b = appendString(b, tag)
@@ -49,11 +45,7 @@ func (p *plan) leadFor(dest reflect.Type, t terms) []byte {
 	if a := p.asked.Load(); a != nil && a.dest == dest && a.terms == t {
 		return a.lead
 	}
-	name := "rows"
-	if dest != nil {
-		name = dest.String()
-	}
-	b := appendString(append(make([]byte, 0, 128), p.lead...), name)
+	b := appendString(append(make([]byte, 0, 128), p.lead...), nameOfType(dest))
 	b = binary.AppendVarint(b, int64(t.ttl))
 	b = binary.AppendVarint(b, int64(t.notFound))
 	b = binary.AppendVarint(b, int64(t.stale))
@@ -61,6 +53,21 @@ func (p *plan) leadFor(dest reflect.Type, t terms) []byte {
 	a := &asking{dest, t, append([]byte{'q'}, sum[:]...)}
 	p.asked.Store(a)
 	return a.lead
+}
+
+// destination is the type that is asked for, nil for rows.
+func destination(r *hook.Record) reflect.Type {
+	if r.Chain == hook.Query && r.DB.Statement.Dest != nil {
+		return reflect.TypeOf(r.DB.Statement.Dest)
+	}
+	return nil
+}
+
+func nameOfType(dest reflect.Type) string {
+	if dest == nil {
+		return "rows"
+	}
+	return dest.String()
 }
 
 // decide settles what can be told of a statement before anything is looked up: by

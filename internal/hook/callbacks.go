@@ -122,7 +122,11 @@ func (r *Record) addGateWait(stmt *gorm.Statement) {
 func (h *Hub) terminal(chain Chain, original func(*gorm.DB)) func(*gorm.DB) {
 	fillable := chain == Query && isPlainQuery(original)
 	return func(db *gorm.DB) {
-		if db.DryRun || db.Error != nil {
+		switch {
+		case db.DryRun:
+			h.dryRun(chain, fillable, db, original)
+			return
+		case db.Error != nil:
 			original(db)
 			return
 		}

@@ -35,6 +35,8 @@ func (h *Hub) classify(r *Record, pool gorm.ConnPool) {
 			r.orig, pool = p.r.orig, p.r.orig
 		case stmtTx:
 			r.orig, pool = p.r.orig, p.r.orig
+		case explainPool:
+			r.orig, pool = p.orig, p.orig
 		case *sql.Conn:
 			r.Where, r.Node = Pinned, h.Primary()
 			return

@@ -1,7 +1,11 @@
 package hook_test
 
 import (
+	"slices"
+
 	"gorm.io/gorm"
+
+	"github.com/gorminfra/infra/internal/hook"
 )
 
 func init() {
@@ -28,6 +32,31 @@ func init() {
 			e.note("%s", e.db.ToSQL(func(tx *gorm.DB) *gorm.DB { return tx.Where("name = ?", "ann").Preload("Pets").Find(&[]User{}) }))
 			e.note("%s", e.db.ToSQL(func(tx *gorm.DB) *gorm.DB { return tx.Model(&User{}).Where("id = ?", 1).Update("age", 9) }))
 			e.reachedNoStage()
+		}},
+		{name: "explained-statements-reach-no-stage", run: func(e *env) {
+			e.seed()
+			if !e.hooked() {
+				return
+			}
+			hub, err := hook.Attach(e.db)
+			e.is("the hub is there", err == nil)
+			before, events := e.part.seen()
+			gated, charged := e.part.gated, e.part.charged
+			var seen []string
+			err = hub.Explain(e.db, func(tx *gorm.DB) error {
+				inner := tx.Session(&gorm.Session{NewDB: true}).Model(&Pet{}).Select("user_id")
+				e.is("find", tx.Where("id IN (?)", inner).Find(&[]User{}).Error == nil)
+				e.is("create", tx.Create(&Company{Name: "dry"}).Error == nil)
+				e.is("raw", tx.Exec("DELETE FROM companies").Error == nil)
+				var n int64
+				e.is("scan", tx.Raw("SELECT 1 AS n").Scan(&n).Error == nil)
+				return tx.Transaction(func(*gorm.DB) error { return nil })
+			}, func(r *hook.Record) { seen = append(seen, r.Chain.String()+" "+r.Access.String()) })
+			e.is("no transaction was begun", err != nil)
+			e.is("each was seen once", slices.Equal(seen, []string{"query read", "create write", "raw write", "row read"}))
+			after, eventsAfter := e.part.seen()
+			e.is("no stage was reached", len(after) == len(before) && len(eventsAfter) == len(events) && e.part.gated == gated && e.part.charged == charged)
+			e.is("nothing was written", e.count("SELECT count(*) FROM companies") == 2)
 		}},
 		{name: "subquery-argument-counts-with-its-statement", run: func(e *env) {
 			e.seed()

@@ -89,6 +89,9 @@ func (p *Pool) QueryRowContext(ctx context.Context, text string, args ...any) (r
 // pool is a nil *Tx, as database/sql's own nil *sql.Tx is: a bare nil would make
 // a deferred Rollback add "invalid transaction" to the error.
 func (p *Pool) BeginTx(ctx context.Context, opts *sql.TxOptions) (gorm.ConnPool, error) {
+	if ctx.Value(explainingKey{}) != nil { // of a session that brought its own pool
+		return (*Tx)(nil), errExplained
+	}
 	st := p.hub.stages.Load()
 	node := p.hub.Primary()
 	if st.router != nil {
