@@ -34,7 +34,9 @@ type (
 const schemaOfGroups = `CREATE TABLE users (id serial PRIMARY KEY, name text); CREATE TABLE orders (id serial PRIMARY KEY, order_no text, user_id int);
 	CREATE TABLE products (id serial PRIMARY KEY, name text);
 	INSERT INTO users (name) VALUES (current_database()); INSERT INTO orders (order_no, user_id) VALUES (current_database(), 1);
-	INSERT INTO products (name) VALUES (current_database())`
+	INSERT INTO products (name) VALUES (current_database());
+	CREATE FUNCTION steady() RETURNS bool STABLE LANGUAGE sql AS 'SELECT pg_is_in_recovery()';
+	CREATE FUNCTION declared() RETURNS bool STABLE LANGUAGE sql AS 'SELECT pg_is_in_recovery()'`
 
 // two makes a second database beside g's, both with the tables of groups.
 func (g *rig) two() (second string) {
@@ -79,6 +81,7 @@ func TestR14GroupsWithASourceOfTheirOwn(t *testing.T) {
 			Name: "people", Tables: []any{"users", &product{}}, Source: &Node{DSN: c.Primary().DSN(second)},
 			Replicas: []Node{{DSN: c.Replica(1).DSN(second)}},
 		}},
+		Functions: map[string]Volatility{"declared": ReadOnly},
 	})
 	g.allInUse()
 	fresh := func() *gorm.DB { return g.db.WithContext(inScope(deadline(t), "request")) }
@@ -101,6 +104,14 @@ func TestR14GroupsWithASourceOfTheirOwn(t *testing.T) {
 	} {
 		if got[0] != got[1] {
 			t.Errorf("%s: on %s, want %s", what, got[0], got[1])
+		}
+	}
+	// What pg_proc says on the main database is not known of another one.
+	for call, want := range map[string]string{"steady()": second + "*", "declared()": second} {
+		var got string
+		must(t, fresh().Raw("SELECT current_database() || CASE WHEN "+call+" THEN '' ELSE '*' END FROM users LIMIT 1").Scan(&got).Error)
+		if got != want {
+			t.Errorf("%s on the group's table: on %s, want %s", call, got, want)
 		}
 	}
 	var name string

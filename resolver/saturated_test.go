@@ -3,7 +3,9 @@ package resolver
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -62,22 +64,27 @@ func TestWhatAServerAnswersToAProbeIsNoSilence(t *testing.T) {
 	t.Parallel()
 	turnedAway := &pgconn.PgError{Severity: "FATAL", Code: "53300", Message: "sorry, too many clients already"}
 	for name, tt := range map[string]struct {
-		err        error
-		vacant, in bool // of the primary, of a replica
+		err                error
+		atOnce, vacant, in bool // of the primary, of a replica
 	}{
-		"no slot":           {turnedAway, false, true},
-		"another password":  {&pgconn.PgError{Severity: "FATAL", Code: "28P01"}, false, false},
-		"no answer":         {context.DeadlineExceeded, true, false},
-		"a pooler's answer": {&pgconn.PgError{Severity: "FATAL", Code: "08P01", Message: "server login has been failing"}, true, false},
+		"no slot":           {turnedAway, false, false, true},
+		"another password":  {&pgconn.PgError{Severity: "FATAL", Code: "28P01"}, false, false, false},
+		"no answer":         {context.DeadlineExceeded, false, true, false},
+		"refused":           {&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, true, true, false},
+		"shutting down":     {&pgconn.PgError{Severity: "FATAL", Code: "57P03"}, true, true, false},
+		"a pooler's answer": {&pgconn.PgError{Severity: "FATAL", Code: "08P01", Message: "server login has been failing"}, false, true, false},
 	} {
 		c := newClocked(Config{})
 		c.took(c.primary(), identity{}, reading{placed: true, lsn: 1, timeline: 1}, c.at)
 		replica := c.replicas()[0]
 		c.took(replica, identity{}, reading{placed: true, standby: true, lsn: 1, timeline: 1}, c.at)
-		for range 2 * missesToBeGone {
+		for n := range 2 * missesToBeGone {
 			c.at++
 			c.missed(c.primary(), probeFailure(tt.err), tt.err)
 			c.missed(replica, probeFailure(tt.err), tt.err)
+			if vacant := c.vacancy() != ""; n == 0 && vacant != tt.atOnce {
+				t.Errorf("%s: the primary is gone at once: %v", name, vacant)
+			}
 		}
 		if vacant := c.vacancy() != ""; vacant != tt.vacant {
 			t.Errorf("%s: the primary is gone: %v", name, vacant)
