@@ -25,7 +25,7 @@ func (h *Hub) classify(r *Record, pool gorm.ConnPool) {
 				r.Where = Foreign
 				return
 			}
-			r.Where, r.Txn, r.Node = InTxn, p.txn, p.txn.Node
+			r.Where, r.Txn, r.Node = InTxn, p.txn, p.node()
 			return
 		case *gorm.PreparedStmtDB:
 			r.prepared, pool = true, p.ConnPool
@@ -59,7 +59,7 @@ func (h *Hub) classifyWrapped(r *Record, pool gorm.ConnPool) {
 	switch p := belowWrapper(pool).(type) {
 	case *Tx:
 		if p != nil && p.hub == h {
-			r.Where, r.Txn, r.Node = InTxn, p.txn, p.txn.Node
+			r.Where, r.Txn, r.Node = InTxn, p.txn, p.node()
 			r.wrapped = true
 		}
 	case *Pool:

@@ -102,16 +102,20 @@ func (p *Pool) BeginTx(ctx context.Context, opts *sql.TxOptions) (gorm.ConnPool,
 	}
 	tx, err := begunTx(ctx, st, node, opts)
 	if err != nil {
-		return beginAgain(ctx, st, node, opts, p.hint, err)
+		if tx, err = beginAgain(ctx, st, node, opts, p.hint, err); err != nil {
+			return tx, err
+		}
 	}
+	tx.(*Tx).opening.open(p.hint)
 	return tx, nil
 }
 
 func begunTx(ctx context.Context, st *stages, node *Node, opts *sql.TxOptions) (gorm.ConnPool, error) {
-	if b, ok := st.router.(Begun); ok {
-		defer b.Begun(node)
+	physical, err := beginAt(ctx, st, node, opts)
+	if err != nil {
+		return (*Tx)(nil), err
 	}
-	return beginTx(ctx, st, node, node.physical, opts)
+	return newTx(ctx, st, node, physical, opts, newOpening(st, opts)), nil
 }
 
 // GetDBConn returns a *sql.DB, for db.DB() and db.Connection: that of the primary
@@ -139,7 +143,11 @@ type Conn struct {
 
 // BeginTx begins on the pinned connection.
 func (c *Conn) BeginTx(ctx context.Context, opts *sql.TxOptions) (gorm.ConnPool, error) {
-	return beginTx(ctx, c.hub.stages.Load(), c.hub.Primary(), c.Conn, opts)
+	physical, err := physicalTx(ctx, c.Conn, opts)
+	if err != nil {
+		return (*Tx)(nil), err
+	}
+	return newTx(ctx, c.hub.stages.Load(), c.hub.Primary(), physical, opts, nil), nil
 }
 
 func beginOn(ctx context.Context, pool gorm.ConnPool, opts *sql.TxOptions) (gorm.ConnPool, error) {

@@ -201,11 +201,7 @@ func try[T any](ctx context.Context, r *Record, run func(context.Context, gorm.C
 	switch r.Where {
 	case Pooled:
 	case InTxn:
-		res, err = run(ctx, r.target(), r.Txn.tx.text(r.SQL))
-		if r.prepared && stalePlan(err) {
-			r.Node.forget(r.SQL) // the transaction is lost, the next one is not
-		}
-		return res, err
+		return inTxn(ctx, r, run)
 	default:
 		if r.comesBack() {
 			ctx = context.WithValue(ctx, outerKey{}, r)

@@ -207,7 +207,8 @@ func (h *Hub) Positioner() Positioner {
 // TxRetrier is an optional ability of a Router.
 type TxRetrier interface {
 	// RetryTx chooses another node for a transaction that could not begin on
-	// node, or returns nil. Nothing has run in it; it is asked three times at most.
+	// node, or returns nil. Nothing has run in it, or, if it is read-only, its first
+	// statement failed before a row; it is asked three times at most.
 	RetryTx(ctx context.Context, node *Node, opts *sql.TxOptions, hint Hint, err error) *Node
 }
 

@@ -17,6 +17,7 @@ type Tx struct {
 	txn     *Txn
 	hub     *Hub
 	stop    func() bool // takes back the watch of the context
+	opening *opening    // nil: it stays where it began
 
 	prepared atomic.Pointer[gorm.PreparedStmtTX]
 	ddl      atomic.Int32 // DDL statements run in it
@@ -27,17 +28,10 @@ var (
 	_ gorm.GetDBConnector = (*Tx)(nil)
 )
 
-func beginTx(ctx context.Context, st *stages, node *Node, pool gorm.ConnPool, opts *sql.TxOptions) (gorm.ConnPool, error) {
-	begun, err := beginOn(ctx, pool, opts)
-	if err != nil {
-		return (*Tx)(nil), err
-	}
-	physical, ok := begun.(gorm.Tx)
-	if !ok {
-		return (*Tx)(nil), gorm.ErrInvalidTransaction
-	}
+// newTx makes the transaction that has begun as physical on node.
+func newTx(ctx context.Context, st *stages, node *Node, physical gorm.Tx, opts *sql.TxOptions, o *opening) *Tx {
 	t := &Tx{
-		Tx: physical, hub: node.hub,
+		Tx: physical, hub: node.hub, opening: o,
 		txn: &Txn{Context: ctx, Node: node, ReadOnly: opts != nil && opts.ReadOnly, stages: st},
 	}
 	t.txn.tx = t
@@ -46,10 +40,13 @@ func beginTx(ctx context.Context, st *stages, node *Node, pool gorm.ConnPool, op
 		if ctx.Done() != nil {
 			// database/sql rolls back by itself when the context ends, and a
 			// program need not call Rollback then.
-			t.stop = context.AfterFunc(ctx, func() { t.txn.cancelled() })
+			t.stop = context.AfterFunc(ctx, func() {
+				t.opening.settle()
+				t.txn.cancelled()
+			})
 		}
 	}
-	return t, nil
+	return t
 }
 
 // Unwrap returns the *sql.Tx below, or nil.
@@ -57,12 +54,14 @@ func (t *Tx) Unwrap() *sql.Tx {
 	if t == nil {
 		return nil
 	}
+	t.opening.settle()
 	tx, _ := t.Tx.(*sql.Tx)
 	return tx
 }
 
 // direct notes what reaches the transaction without GORM's callbacks.
 func (t *Tx) direct(ctx context.Context, text string) {
+	t.opening.settle()
 	r := Record{hub: t.hub, Where: InTxn, Txn: t.txn}
 	r.reach(ctx, text, nil)
 	_ = r.beforeWrite(ctx) // in a transaction it only notes
@@ -111,6 +110,7 @@ func (t *Tx) StmtContext(ctx context.Context, stmt *sql.Stmt) *sql.Stmt {
 	if t == nil {
 		return stmt
 	}
+	t.opening.settle()
 	return t.Tx.StmtContext(ctx, stmt)
 }
 
@@ -119,7 +119,7 @@ func (t *Tx) GetDBConn() (*sql.DB, error) {
 	if t == nil {
 		return nil, gorm.ErrInvalidDB
 	}
-	return dbConnOf(t.txn.Node.physical)
+	return dbConnOf(t.node().physical)
 }
 
 // Commit commits. The parts are asked before, if the transaction wrote, and told
@@ -129,6 +129,7 @@ func (t *Tx) Commit() error {
 		return gorm.ErrInvalidTransaction
 	}
 	t.unwatch()
+	t.opening.settle()
 	ended := t.txn.Context.Err() != nil // database/sql then sends nothing
 	if t.txn.startCommit() && !ended {
 		if err := t.txn.beforeCommit(t.txn.Context); err != nil {
@@ -152,6 +153,7 @@ func (t *Tx) Rollback() error {
 		return gorm.ErrInvalidTransaction
 	}
 	t.unwatch()
+	t.opening.settle()
 	err := t.Tx.Rollback()
 	t.txn.end(RolledBack)
 	return err
