@@ -3,6 +3,7 @@ package cachehook
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -205,4 +206,70 @@ func TestC14CallerOfALostFlightIsChargedOnce(t *testing.T) {
 	equal(t, "price", db.price(t, 1), 10)
 	equal(t, "charges", db.seen.queries.Load()-before, 1)
 	equal(t, "misses", db.seen.looked(hook.Miss), 2)
+}
+
+// Whoever flies one flight flies the next one; not all that were needed at once stay.
+func TestC14IdlePilotsFlyTheNextFlightAndGoWithTheLast(t *testing.T) {
+	t.Parallel()
+	var g flights
+	fly := func(name string, work func()) *flight {
+		f, leads := g.join(name)
+		equal(t, name+" leads", leads, true)
+		g.start(name, f, func() (landing, func()) { work(); return landing{verdict: landed}, nil })
+		return f
+	}
+	const many = 3 * maxIdlePilots
+	var flying []*flight
+	park := make(chan struct{})
+	for i := range many {
+		flying = append(flying, fly(fmt.Sprint(i), func() { <-park }))
+	}
+	close(park)
+	for _, f := range flying {
+		<-f.done
+		equal(t, "verdict", f.verdict, landed)
+	}
+	eventually(t, "some pilots wait", 30*time.Second, func() bool { return g.idle.Load() == maxIdlePilots })
+
+	for _, end := range []func(){runtime.Goexit, func() { panic("x") }, func() {}} {
+		for i := range many { // more often than there are pilots
+			<-fly(fmt.Sprint("ends", i), end).done
+		}
+	}
+	g.stop() // a pilot that is left is found by TestMain
+	if _, leads := g.join("late"); leads {
+		t.Error("a flight starts after all have ended")
+	}
+}
+
+// What a leader does on its own goroutine must not leave the others waiting.
+func TestC14AShortWorkLandsHoweverItEnds(t *testing.T) {
+	t.Parallel()
+	var g flights
+	for name, test := range map[string]struct {
+		work func() (landing, bool)
+		want verdict
+	}{
+		"found":  {func() (landing, bool) { return landing{verdict: landed}, true }, landed},
+		"panic":  {func() (landing, bool) { panic("x") }, alone},
+		"goexit": {func() (landing, bool) { runtime.Goexit(); return landing{verdict: landed}, false }, alone},
+	} {
+		f, _ := g.join(name)
+		go func() {
+			defer func() { _ = recover() }()
+			g.short(name, f, test.work)
+		}()
+		<-f.done
+		equal(t, name, f.verdict, test.want)
+	}
+	f, _ := g.join("not found")
+	equal(t, "it is over", g.short("not found", f, func() (landing, bool) { return landing{}, false }), false)
+	select {
+	case <-f.done:
+		t.Error("it has landed before it was started")
+	default:
+	}
+	g.start("not found", f, func() (landing, func()) { return landing{verdict: landed}, nil })
+	<-f.done
+	g.stop()
 }
