@@ -48,6 +48,7 @@ type Config struct {
 	// probability of [XFetch], which grows towards the end and with the time that
 	// the query took, times this factor. 1 is the usual one, larger is earlier;
 	// zero or negative: off. One refresh of a result is under way in an instance.
+	// It holds of [Fetch] too, whose function then also runs in the background.
 	//
 	// [XFetch]: https://www.vldb.org/pvldb/vol8/p886-vattani.pdf
 	EarlyRefresh float64
@@ -154,7 +155,7 @@ type Rule struct {
 	// while it is read anew in the background, so that nobody waits. Never one
 	// from before a write, and never beyond TTL and StaleFor together. Zero: not
 	// at all. A query of several tables gets the shortest of their rules' times,
-	// which is not at all where one does not allow it.
+	// which is not at all where one does not allow it. It holds of [Fetch] too.
 	StaleFor time.Duration
 	// Shared gives all tenants one result: the table shows the same rows to
 	// each, as a list of countries does. It counts for queries whose tables all

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 )
@@ -20,11 +21,34 @@ import (
 // what is unexported or tagged json:"-" is lost. load must not read inside a
 // transaction that has written.
 //
+// A value that is in use is loaded anew in the background, as the results of queries
+// are: by [Config.EarlyRefresh] shortly before its time ends, and after that for as
+// long as [StaleFor] among the options, or else the rules of all its tables, let it be
+// served meanwhile; never across an invalidation. One such load is under way in an
+// instance, for [Config.FlightTimeout] at most, none for a second after a failed one,
+// and its error or panic is the log's. load then runs on when Fetch has
+// returned: where either is in use it must not touch what the caller goes on to
+// change. Its context has the values of the caller's and not its end, and belongs to no
+// request.
+//
+// [TTL] and [Tags] among the options stand for ttl, and add to tags.
+//
 // An error of load is returned and not kept. A nil or closed cache loads.
-func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, tags []string, load func(context.Context) (T, error)) (T, error) {
+func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, tags []string, load func(context.Context) (T, error), options ...Option) (T, error) {
 	var zero T
 	if c == nil || !c.usable() {
 		return load(ctx)
+	}
+	terms := terms{ttl: ttl, stale: c.staleByRules(tags)}
+	if len(options) > 0 {
+		var o option
+		for _, given := range options {
+			if given != nil {
+				o = given.in(o)
+			}
+		}
+		terms.overrule(o)
+		tags = slices.Concat(tags, o.tags)
 	}
 	who := c.tenantOf(ctx)
 	resolved, known, err := c.resolve(ctx, who, tags)
@@ -35,13 +59,23 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 		return load(ctx)
 	}
 	form := formOf(reflect.TypeFor[T]())
-	q := query{key: handKey(who, reflect.TypeFor[T]().String(), key, resolved), terms: terms{ttl: ttl}, kind: kindBlob}
+	kind := reflect.TypeFor[T]().String()
+	if terms.stale > 0 { // Redis tells of the end with that time, and entries have to agree on it
+		kind += " stale " + terms.stale.String()
+	}
+	q := query{key: handKey(who, kind, key, resolved), terms: terms, kind: kindBlob}
 	q.cells, q.tags = c.handCells(resolved)
 	q.tally = c.tallies.first(q.cells)
 	s := c.find(ctx, &q)
 	switch {
 	case s.entry != nil:
 		q.tally.hit(s.level)
+		if q.stale > 0 && s.now >= s.entry.expires {
+			q.tally.stale.Add(1)
+		}
+		if c.due(&q, s.entry, s.now) {
+			refetch(ctx, c, &q, s.entry, form, load)
+		}
 		return unpack[T](s.entry, form)
 	case s.stamps == nil:
 		return load(ctx)
@@ -55,7 +89,7 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 		c.flights.start(name, f, func() (landing, func()) {
 			defer cancel()
 			defer closing()
-			return fetchWork(fctx, c, &q, s, form, load)
+			return fetchWork(fctx, c, &q, s, form, load, nil)
 		})
 	}
 	if !c.flights.wait(ctx, f) {
@@ -75,9 +109,10 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 	return load(ctx)
 }
 
-func fetchWork[T any](ctx context.Context, c *Cache, q *query, s standing, form form, load func(context.Context) (T, error)) (landing, func()) {
-	if e, _, _ := c.again(q, s.stamps, s.asked, &s.why); e != nil {
-		return landing{verdict: landed, entry: e}, nil
+// fetchWork is the flight itself. aging is the entry that it shall replace, or nil.
+func fetchWork[T any](ctx context.Context, c *Cache, q *query, s standing, form form, load func(context.Context) (T, error), aging *entry) (landing, func()) {
+	if e, at, _ := c.again(q, s.stamps, s.asked, &s.why); e != nil && (aging == nil || e != aging && c.now() < e.expires) {
+		return landing{verdict: landed, entry: e, fromL2: at == inRedis}, nil
 	}
 	began := c.now()
 	v, err := load(ctx)

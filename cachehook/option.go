@@ -11,20 +11,28 @@ import (
 	"gorm.io/gorm/clause"
 )
 
+// Option is what [TTL], [Tags] and [StaleFor] make: a clause for a query, and an
+// option of [Fetch].
+type Option interface {
+	clause.Expression
+	gorm.StatementModifier
+	in(o option) option // o with what this one says
+}
+
 // TTL makes the query cached for at most d, whatever the rules of its tables and
 // the levels say; zero: for as long as the levels say.
 //
 //	db.Clauses(cachehook.TTL(time.Minute)).Find(&products)
-func TTL(d time.Duration) clause.Expression { return option{ttl: &d} }
+func TTL(d time.Duration) Option { return option{ttl: &d} }
 
 // Tags makes the query cached under tags of the caller's own, besides those of
 // its tables, for [Cache.Invalidate].
-func Tags(tags ...string) clause.Expression { return option{tags: foldTags(tags)} }
+func Tags(tags ...string) Option { return option{tags: foldTags(tags)} }
 
 // StaleFor makes the query cached, and lets its result be served for d after its
 // TTL has ended while it is read anew in the background; see [Rule.StaleFor],
 // which it overrules.
-func StaleFor(d time.Duration) clause.Expression { return option{stale: &d} }
+func StaleFor(d time.Duration) Option { return option{stale: &d} }
 
 // option is a clause that writes no SQL. It stands among the statement's
 // Clauses: Settings would be inherited by preloads.
@@ -34,10 +42,7 @@ type option struct {
 	tags  []string
 }
 
-var (
-	_ clause.Expression      = option{}
-	_ gorm.StatementModifier = option{}
-)
+var _ Option = option{}
 
 const optionClause = "infra:cache"
 
@@ -47,15 +52,30 @@ func (o option) Build(clause.Builder) {}
 // ModifyStatement implements gorm.StatementModifier.
 func (o option) ModifyStatement(stmt *gorm.Statement) {
 	if before, ok := stmt.Clauses[optionClause].Expression.(option); ok {
-		if o.ttl == nil {
-			o.ttl = before.ttl
-		}
-		if o.stale == nil {
-			o.stale = before.stale
-		}
-		o.tags = slices.Concat(before.tags, o.tags)
+		o = o.in(before)
 	}
 	stmt.Clauses[optionClause] = clause.Clause{Name: optionClause, Expression: o}
+}
+
+func (o option) in(before option) option {
+	if o.ttl == nil {
+		o.ttl = before.ttl
+	}
+	if o.stale == nil {
+		o.stale = before.stale
+	}
+	o.tags = slices.Concat(before.tags, o.tags)
+	return o
+}
+
+// overrule lets a query's terms be what its clauses say.
+func (t *terms) overrule(o option) {
+	if o.ttl != nil {
+		t.ttl = *o.ttl
+	}
+	if o.stale != nil {
+		t.stale = min(max(*o.stale, 0), maxTTL)
+	}
 }
 
 // optionOf returns what the statement's clauses say.

@@ -77,12 +77,7 @@ func (c *Cache) decide(ctx context.Context, r *hook.Record, q *query, buf []byte
 	o, _ := optionOf(r.DB.Statement)
 	q.kind, q.args = kindRows, r.Args
 	q.terms, _ = c.ruleOf(r.Text)
-	if o.ttl != nil {
-		q.ttl = *o.ttl
-	}
-	if o.stale != nil {
-		q.stale = min(max(*o.stale, 0), maxTTL)
-	}
+	q.overrule(o)
 	for _, tag := range o.tags {
 		if checkTag(tag) != nil {
 			return reasonTag, false

@@ -48,6 +48,12 @@ func From(ctx context.Context) *Scope {
 	return s
 }
 
+// Leave returns a context with all that ctx carries but the scope, for work that
+// goes on when its request has ended.
+func Leave(ctx context.Context) context.Context {
+	return context.WithValue(ctx, ctxKey{}, (*Scope)(nil))
+}
+
 // Name is the route or job the scope was opened for, as last set.
 func (s *Scope) Name() string { return *s.name.Load() }
 
