@@ -154,7 +154,7 @@ func program(fragment string) string {
 	}
 	// What a fragment declares is used, whatever it goes on to do with it.
 	uses := ""
-	for _, name := range []string{"plugin", "ctx", "report", "err", "top", "cfg", "warm", "strict", "functions"} {
+	for _, name := range []string{"plugin", "db", "ctx", "report", "err", "top", "cfg", "warm", "strict", "functions"} {
 		if regexp.MustCompile(`(?m)^(\w+, )*` + name + `(, \w+)* :=`).MatchString(fragment) {
 			uses += "\n_ = " + name
 		}
