@@ -73,3 +73,16 @@ func BenchmarkFromAndGet(b *testing.B) {
 		testSlot.Get(From(ctx))
 	}
 }
+
+func TestWhatLeavesAScopeKeepsTheRestOfItsContext(t *testing.T) {
+	t.Parallel()
+	type key struct{}
+	ctx, s, _ := Begin(context.WithValue(t.Context(), key{}, 1), "request")
+	left := Leave(ctx)
+	if From(left) != nil || left.Value(key{}) != 1 || From(ctx) != s || s.Ended() {
+		t.Fatalf("scope %v, value %v, before %v", From(left), left.Value(key{}), From(ctx))
+	}
+	if _, other, joined := Begin(left, "job"); joined || other == s {
+		t.Fatal("what has left a scope joined it again")
+	}
+}
