@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"sort"
+
+	"github.com/gorminfra/infra/bench/histories/run"
 )
 
 // history is all that a run left behind.
@@ -14,7 +16,7 @@ type history struct {
 	journal []Entry // of the last primary, after the end
 	// absences are the times in which there was no primary, or not everybody
 	// knew of the new one. Lag is judged as at their begin.
-	absences []span
+	absences []run.Span
 	killed   map[uint16]int64  // when workers were
 	reasons  map[string]uint64 // of the plugin's decisions
 	refusals map[string]int    // the errors of operations, by kind and text
@@ -41,9 +43,6 @@ func (h *history) finished(ops []op) []op {
 	}
 	return ops
 }
-
-// span is a time, in the machine's nanoseconds.
-type span struct{ from, to int64 }
 
 // The rules that a history can break.
 const (
@@ -251,8 +250,8 @@ func (c *checker) checkReads() {
 // known is the time from which the lag of what o read counts.
 func (c *checker) known(o *op) int64 {
 	for _, a := range c.h.absences {
-		if a.from <= o.Start && o.Start <= a.to {
-			return a.from
+		if a.From <= o.Start && o.Start <= a.To {
+			return a.From
 		}
 	}
 	return o.Start

@@ -4,6 +4,8 @@ import (
 	"math"
 	"slices"
 	"testing"
+
+	"github.com/gorminfra/infra/bench/histories/run"
 )
 
 // A tiny history: worker and session 1 write version 1 of cell 7 at [10 20].
@@ -118,11 +120,11 @@ func TestCheckFindsWhatAHistoryViolates(t *testing.T) {
 func TestCheckFreezesLagWhileThereIsNoPrimary(t *testing.T) {
 	t.Parallel()
 	h := base().with(bounded(readOf(2, 500, 510, 0, 0, standby), 80))
-	h.absences = []span{{90, 600}}
+	h.absences = []run.Span{{From: 90, To: 600}}
 	if found, _ := check(h); len(found) != 0 {
 		t.Errorf("the read may be as old as when the primary went: %v", found)
 	}
-	h.absences = []span{{110, 600}}
+	h.absences = []run.Span{{From: 110, To: 600}}
 	if found, _ := check(h); len(found) != 1 || found[0].rule != ruleStaleness {
 		t.Errorf("when the primary went the bound had been exceeded: %v", found)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/gorminfra/infra/bench/histories/run"
 	"github.com/gorminfra/infra/internal/testbed"
 )
 
@@ -86,6 +87,6 @@ func freezePrimary(ctx context.Context, p *parent) error {
 		return err
 	}
 	err := errors.Join(p.between(ctx, 200*time.Millisecond, 1500*time.Millisecond), p.cluster.Primary().Thaw())
-	p.absences = append(p.absences, span{from, p.clock.Now() + int64(noticed)})
+	p.absences = append(p.absences, run.Span{From: from, To: p.clock.Now() + int64(noticed)})
 	return err
 }

@@ -5,57 +5,26 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"time"
 
+	"github.com/gorminfra/infra/bench/histories/run"
 	"github.com/gorminfra/infra/internal/testbed"
 )
 
-// fault is something that happens to the servers while the workers work.
-type fault struct {
-	name string
-	// run does it and undoes it. It returns once the servers are as before.
-	run func(ctx context.Context, p *parent) error
-}
+// fault is something that happens to the servers, or to a worker, meanwhile.
+type fault = run.Fault[*parent]
 
 var faults = []fault{
-	{"pause", pauseReplay},
-	{"cut", cutReceiver},
-	{"kill", killReplica},
-	{"freeze", freezeReplica},
-	{"terminate", terminateSessions},
-	{"page", forcePages},
-	{"promote", promoteReplica},
-	{"crash", crashPrimary},
-	{"freeze-primary", freezePrimary},
-	{"kill-worker", killWorker},
-}
-
-func faultNames() (names []string) {
-	for _, f := range faults {
-		names = append(names, f.name)
-	}
-	return names
-}
-
-func faultsOf(list string) (chosen []fault, err error) {
-	switch list {
-	case "":
-		return faults, nil
-	case "none":
-		return nil, nil
-	}
-next:
-	for name := range strings.SplitSeq(list, ",") {
-		for _, f := range faults {
-			if f.name == name {
-				chosen = append(chosen, f)
-				continue next
-			}
-		}
-		return nil, fmt.Errorf("-faults names %q: there are %s", name, strings.Join(faultNames(), ", "))
-	}
-	return chosen, nil
+	{Name: "pause", Run: pauseReplay},
+	{Name: "cut", Run: cutReceiver},
+	{Name: "kill", Run: killReplica},
+	{Name: "freeze", Run: freezeReplica},
+	{Name: "terminate", Run: terminateSessions},
+	{Name: "page", Run: forcePages},
+	{Name: "promote", Run: promoteReplica},
+	{Name: "crash", Run: crashPrimary},
+	{Name: "freeze-primary", Run: freezePrimary},
+	{Name: "kill-worker", Run: killWorker},
 }
 
 // someReplica of those there are now.
@@ -137,7 +106,7 @@ func forcePages(ctx context.Context, p *parent) error {
 	}
 	defer func() {
 		for _, w := range p.workers {
-			w.tell(command{Do: "resume"})
+			w.process.Tell(command{Do: "resume"})
 		}
 	}()
 	// Otherwise a page may be first in its segment, or never.
@@ -182,7 +151,7 @@ func (p *parent) succeed(ctx context.Context, from int64, old, next *testbed.Nod
 	if err := next.Promote(ctx); err != nil {
 		return err
 	}
-	p.absences = append(p.absences, span{from, p.clock.Now() + int64(noticed)})
+	p.absences = append(p.absences, run.Span{From: from, To: p.clock.Now() + int64(noticed)})
 	for _, r := range p.cluster.Replicas() {
 		if r == old {
 			continue
@@ -216,12 +185,12 @@ func (p *parent) schedule(ctx context.Context, chosen []fault, over func() bool)
 			from := p.clock.Now()
 			// What has begun is undone, also when the time is over.
 			doing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-			err := f.run(doing, p)
+			err := f.Run(doing, p)
 			cancel()
 			if err != nil {
-				return fmt.Errorf("fault %s: %w", f.name, err)
+				return fmt.Errorf("fault %s: %w", f.Name, err)
 			}
-			p.happened[f.name] = append(p.happened[f.name], span{from, p.clock.Now()})
+			p.happened[f.Name] = append(p.happened[f.Name], run.Span{From: from, To: p.clock.Now()})
 		}
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/gorminfra/infra/bench/histories/cached"
+	"github.com/gorminfra/infra/bench/histories/run"
 )
 
 const (
@@ -88,10 +89,10 @@ func main() {
 
 // showRouting reports whether the run counts and found nothing.
 func showRouting(ctx context.Context, s settings, asJSON bool) (good bool, err error) {
-	if s.faults, err = faultsOf(s.names); err != nil {
+	if s.faults, err = run.Choose(faults, s.names); err != nil {
 		return false, err
 	}
-	h, happened, err := run(ctx, s)
+	h, happened, err := play(ctx, s)
 	if err != nil {
 		return false, err
 	}

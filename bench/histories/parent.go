@@ -1,17 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	crand "crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -21,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/gorminfra/infra/bench/histories/clock"
+	"github.com/gorminfra/infra/bench/histories/run"
 	"github.com/gorminfra/infra/internal/testbed"
 )
 
@@ -45,8 +43,8 @@ type parent struct {
 	mu      sync.Mutex // guards the next
 	workers []*child   // by place: the present life
 
-	happened map[string][]span
-	absences []span
+	happened run.Happened
+	absences []run.Span
 	failure  chan error // the first failure of a worker
 }
 
@@ -55,10 +53,8 @@ type child struct {
 	parent    *parent
 	place     int
 	life      int // its number among all
-	cmd       *exec.Cmd
+	process   *run.Process
 	log       string
-	inMu      sync.Mutex // guards in
-	in        io.WriteCloser
 	answers   chan answer
 	readBacks atomic.Int64
 	// handedOver counts the sessions that it gave to others.
@@ -66,11 +62,10 @@ type child struct {
 	reasons    map[string]uint64 // once ended
 	refusals   map[string]int    // once ended
 	killed     atomic.Int64      // when, 0: it was not
-	ended      chan struct{}
 }
 
-// run lets a history happen.
-func run(ctx context.Context, s settings) (h *history, happened map[string][]span, err error) {
+// play lets a history happen.
+func play(ctx context.Context, s settings) (h *history, happened run.Happened, err error) {
 	folder := s.keep
 	if folder == "" {
 		if folder, err = os.MkdirTemp("", "infra-histories-"); err != nil {
@@ -80,7 +75,7 @@ func run(ctx context.Context, s settings) (h *history, happened map[string][]spa
 	}
 	p := &parent{
 		settings: s, folder: folder, key: make([]byte, 32), random: newRandom(s.seed),
-		happened: map[string][]span{}, failure: make(chan error, 1),
+		happened: run.Happened{}, failure: make(chan error, 1),
 	}
 	_, _ = crand.Read(p.key)
 	if p.clock, err = clock.New(); err != nil {
@@ -95,7 +90,7 @@ func run(ctx context.Context, s settings) (h *history, happened map[string][]spa
 	}
 	defer func() {
 		for _, w := range p.lives {
-			w.end()
+			w.process.End()
 		}
 	}()
 	p.workers = make([]*child, s.workers)
@@ -162,81 +157,59 @@ func (p *parent) start(ctx context.Context, place int) error {
 	for _, n := range p.cluster.Nodes() {
 		cfg.Nodes = append(cfg.Nodes, nodeConfig{n.Name(), n.DSN("")})
 	}
-	text, err := json.Marshal(cfg)
+	w := &child{parent: p, place: place, life: life, log: cfg.Log, answers: make(chan answer, 16)}
+	// Whom a session goes to is drawn apart from the faults, which come at times
+	// of their own.
+	random := newRandom(uint64(life) + 1)
+	process, err := run.Start(ctx, workerEnv, cfg, func(line []byte) { w.hear(line, random) }, w.fail)
 	if err != nil {
 		return err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	w := &child{parent: p, place: place, life: life, log: cfg.Log, answers: make(chan answer, 16), ended: make(chan struct{})}
-	// It outlives the fault that starts it, and ends with its standard input.
-	w.cmd = exec.CommandContext(context.WithoutCancel(ctx), self)
-	w.cmd.Env = append(os.Environ(), workerEnv+"="+string(text))
-	w.cmd.Stderr = os.Stderr
-	if w.in, err = w.cmd.StdinPipe(); err != nil {
-		return err
-	}
-	out, err := w.cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := w.cmd.Start(); err != nil {
-		return err
-	}
+	w.process = process
 	p.lives = append(p.lives, w)
 	p.mu.Lock()
 	p.workers[place] = w
 	p.mu.Unlock()
-	go w.listen(out)
 	return nil
 }
 
-// someScoped is a worker that works in scopes.
+// someScoped is a worker that works in scopes; nil while all are being started.
 func (p *parent) someScoped(random *rand.Rand) *child {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.workers[1+random.IntN(len(p.workers)-1)]
 }
 
-// listen takes in what a worker says, until it ends.
-func (w *child) listen(out io.Reader) {
-	defer close(w.ended)
-	lines := bufio.NewScanner(out)
-	lines.Buffer(nil, 1<<20)
-	// Whom a session goes to is drawn apart from the faults, which come at times
-	// of their own.
-	random := newRandom(uint64(w.life) + 1)
-	for lines.Scan() {
-		var a answer
-		if err := json.Unmarshal(lines.Bytes(), &a); err != nil {
-			a = answer{Did: "failed", Error: err.Error()}
-		}
-		switch a.Did {
-		case "progress":
-			w.readBacks.Store(a.ReadBacks)
-		case "session":
-			to := w.parent.someScoped(random)
-			to.tell(command{Do: "session", Session: a.Session})
-			if to != w {
-				w.handedOver.Add(1)
-			}
-		case "stop":
-			w.reasons, w.refusals = a.Reasons, a.Refusals
-		case "failed":
-			w.fail(errors.New(a.Error))
-		default:
-			w.answers <- a
-		}
+// hear takes in what a worker says.
+func (w *child) hear(line []byte, random *rand.Rand) {
+	var a answer
+	if err := json.Unmarshal(line, &a); err != nil {
+		a = answer{Did: "failed", Error: err.Error()}
 	}
-	if err := w.cmd.Wait(); err != nil {
-		w.fail(err)
+	switch a.Did {
+	case "progress":
+		w.readBacks.Store(a.ReadBacks)
+	case "session":
+		to := w.parent.someScoped(random)
+		if to == nil {
+			return
+		}
+		to.process.Tell(command{Do: "session", Session: a.Session})
+		if to != w {
+			w.handedOver.Add(1)
+		}
+	case "stop":
+		w.reasons, w.refusals = a.Reasons, a.Refusals
+	case "failed":
+		w.fail(errors.New(a.Error))
+	default:
+		w.answers <- a
 	}
 }
 
+// fail notes the failure of a worker, if it is one.
 func (w *child) fail(err error) {
-	if w.killed.Load() != 0 {
+	if err == nil || w.killed.Load() != 0 {
 		return
 	}
 	select {
@@ -245,25 +218,14 @@ func (w *child) fail(err error) {
 	}
 }
 
-// tell sends a command. That a worker has gone shows in its answers.
-func (w *child) tell(c command) {
-	line, err := json.Marshal(c)
-	if err != nil {
-		panic(err) // it has no such fields
-	}
-	w.inMu.Lock()
-	defer w.inMu.Unlock()
-	_, _ = w.in.Write(append(line, '\n'))
-}
-
 func (p *parent) ask(ctx context.Context, w *child, c command) (answer, error) {
-	w.tell(c)
+	w.process.Tell(c)
 	return p.wait(ctx, w, c.Do)
 }
 
 func (p *parent) askAll(ctx context.Context, c command) error {
 	for _, w := range p.workers {
-		w.tell(c)
+		w.process.Tell(c)
 	}
 	for _, w := range p.workers {
 		if _, err := p.wait(ctx, w, c.Do); err != nil {
@@ -280,7 +242,7 @@ func (p *parent) wait(ctx context.Context, w *child, what string) (answer, error
 			if a.Did == what {
 				return a, nil
 			}
-		case <-w.ended:
+		case <-w.process.Ended():
 			return answer{}, fmt.Errorf("worker %d ended before it said %s", w.place, what)
 		case <-ctx.Done():
 			return answer{}, fmt.Errorf("worker %d: wait for %s: %w", w.place, what, ctx.Err())
@@ -289,9 +251,9 @@ func (p *parent) wait(ctx context.Context, w *child, what string) (answer, error
 }
 
 func (w *child) stop(ctx context.Context) error {
-	w.tell(command{Do: "stop"})
+	w.process.Tell(command{Do: "stop"})
 	select {
-	case <-w.ended:
+	case <-w.process.Ended():
 		return nil
 	case <-time.After(30 * time.Second):
 		return fmt.Errorf("worker %d does not stop", w.place)
@@ -303,21 +265,7 @@ func (w *child) stop(ctx context.Context) error {
 // kill ends the process as a crash does.
 func (w *child) kill() {
 	w.killed.Store(w.parent.clock.Now())
-	_ = w.cmd.Process.Kill()
-	<-w.ended
-}
-
-// end ends a worker that was not stopped, and waits for it.
-func (w *child) end() {
-	w.inMu.Lock()
-	_ = w.in.Close()
-	w.inMu.Unlock()
-	select {
-	case <-w.ended:
-	case <-time.After(5 * time.Second):
-		_ = w.cmd.Process.Kill()
-		<-w.ended
-	}
+	w.process.Kill()
 }
 
 // collect reads the logs, into one order of the operations' starts, and the journal

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/gorminfra/infra/bench/histories/run"
 )
 
 // leastShare is the part of the read-backs that replicas must serve for a run to
@@ -16,12 +18,12 @@ const leastShare = 0.30
 
 // summary is what a run showed.
 type summary struct {
-	Seed       uint64                    `json:"seed"`
-	Seconds    float64                   `json:"seconds"`
-	Operations map[string]map[string]int `json:"operations"` // by kind and status
-	PerSecond  float64                   `json:"operations_per_second"`
-	Sessions   int                       `json:"sessions"`
-	Carried    int                       `json:"operations_after_a_token"`
+	Seed       uint64     `json:"seed"`
+	Seconds    float64    `json:"seconds"`
+	Operations run.Counts `json:"operations"` // by kind and status
+	PerSecond  float64    `json:"operations_per_second"`
+	Sessions   int        `json:"sessions"`
+	Carried    int        `json:"operations_after_a_token"`
 
 	// A read-back is an answered read of a cell that its session had written.
 	ReadBacks          int     `json:"read_backs"`
@@ -41,7 +43,7 @@ type summary struct {
 
 	// PageCommits ended where a page of WAL ends.
 	PageCommits int            `json:"commits_at_page_ends"`
-	Faults      []faultSummary `json:"faults"`
+	Faults      []run.Met      `json:"faults"`
 	Errors      map[string]int `json:"errors"` // of operations, by kind and text
 	Violations  map[string]int `json:"violations"`
 	Shortest    []string       `json:"shortest"`
@@ -51,34 +53,22 @@ type summary struct {
 	found []violation
 }
 
-type faultSummary struct {
-	Name       string  `json:"name"`
-	Times      int     `json:"times"`
-	Seconds    float64 `json:"seconds"`
-	Operations int     `json:"operations"` // that overlapped it
-	Failed     int     `json:"failed"`     // of these
-	SlowestMS  float64 `json:"slowest_ms"` // of these
-}
-
 // summarize needs the operations in the order of their starts.
-func summarize(s settings, h *history, happened map[string][]span, found []violation) *summary {
-	sum := &summary{Seed: s.seed, Operations: map[string]map[string]int{}, Violations: map[string]int{}, Decisions: h.reasons, Errors: h.refusals, found: found}
+func summarize(s settings, h *history, happened run.Happened, found []violation) *summary {
+	sum := &summary{Seed: s.seed, Operations: run.Counts{}, Violations: map[string]int{}, Decisions: h.reasons, Errors: h.refusals, found: found}
 	sum.count(h)
 	for _, f := range s.faults {
-		spans := happened[f.name]
-		fs := faultSummary{Name: f.name, Times: len(spans)}
-		for _, sp := range spans {
-			fs.overlap(h, sp)
-		}
-		sum.Faults = append(sum.Faults, fs)
-		switch {
-		case fs.Times == 0:
-			sum.NoProof = append(sum.NoProof, "fault "+f.name+" did not come to happen")
-		case fs.Operations == 0:
-			sum.NoProof = append(sum.NoProof, "fault "+f.name+" met no traffic")
-		case f.name == "page" && sum.PageCommits == 0:
+		met := run.Meet(f.Name, happened[f.Name], len(h.ops), func(i int) (run.Traffic, bool) {
+			o := &h.ops[i]
+			return run.Traffic{Start: o.Start, End: o.End, Failed: o.Status != done, Unended: o.has(begun)}, true
+		})
+		sum.Faults = append(sum.Faults, met)
+		switch why := met.NoProof(); {
+		case why != "":
+			sum.NoProof = append(sum.NoProof, why)
+		case f.Name == "page" && sum.PageCommits == 0:
 			sum.NoProof = append(sum.NoProof, "no commit ended at a page's end")
-		case f.name == "kill-worker" && sum.Orphaned == 0:
+		case f.Name == "kill-worker" && sum.Orphaned == 0:
 			sum.NoProof = append(sum.NoProof, "no session of a killed worker went on in another one")
 		}
 	}
@@ -119,7 +109,9 @@ func (sum *summary) count(h *history) {
 		if i == 0 {
 			first = o.Start
 		}
-		last = max(last, o.End)
+		if !o.has(begun) {
+			last = max(last, o.End)
+		}
 		sessions[o.Session] = true
 		if o.has(carried) {
 			sum.Carried++
@@ -130,12 +122,7 @@ func (sum *summary) count(h *history) {
 		if at := h.killed[workerOf(o.Session)]; at != 0 && o.has(carried) && o.Start > at && o.Status == done && o.Kind.reads() {
 			sum.Orphaned++
 		}
-		by := sum.Operations[o.Kind.String()]
-		if by == nil {
-			by = map[string]int{}
-			sum.Operations[o.Kind.String()] = by
-		}
-		by[o.Status.String()]++
+		sum.Operations.Add(o.Kind.String(), o.Status.String())
 		key := written{o.Session, o.Cell}
 		switch {
 		case o.Status != done:
@@ -162,42 +149,10 @@ func (sum *summary) count(h *history) {
 	sum.Share = float64(sum.FromReplicas) / float64(max(sum.ReadBacks, 1))
 }
 
-func (f *faultSummary) overlap(h *history, sp span) {
-	f.Seconds += seconds(sp.to - sp.from)
-	for i := range h.ops {
-		o := &h.ops[i]
-		if o.Start > sp.to {
-			return
-		}
-		if o.End < sp.from {
-			continue
-		}
-		f.Operations++
-		if o.Status != done {
-			f.Failed++
-		}
-		if !o.has(begun) { // nobody waited for its end
-			f.SlowestMS = max(f.SlowestMS, seconds(o.End-o.Start)*1e3)
-		}
-	}
-}
-
 func (sum *summary) print(out io.Writer) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "seed\t%d\n", sum.Seed)
-	for _, k := range kindNames {
-		by := sum.Operations[k]
-		if by == nil {
-			continue
-		}
-		fmt.Fprintf(w, "%s", k)
-		for _, s := range statusNames {
-			if by[s] > 0 {
-				fmt.Fprintf(w, "\t%d %s", by[s], s)
-			}
-		}
-		fmt.Fprintln(w)
-	}
+	sum.Operations.Print(w, kindNames[:], statusNames[:])
 	fmt.Fprintf(w, "in all\t%.0f operations/s for %v\n", sum.PerSecond, time.Duration(sum.Seconds*1e9).Round(10*time.Millisecond))
 	fmt.Fprintf(w, "sessions\t%d\t%d operations after a token\n", sum.Sessions, sum.Carried)
 	fmt.Fprintf(w, "read-backs\t%d\t%.1f %% from replicas\t%.0f/s\n", sum.ReadBacks, 100*sum.Share, sum.ReadBacksPerSecond)
@@ -213,26 +168,9 @@ func (sum *summary) print(out io.Writer) {
 		reasons = append(reasons, fmt.Sprintf("%s %d", why, sum.Decisions[why]))
 	}
 	fmt.Fprintf(w, "decisions\t%s\n", strings.Join(reasons, ", "))
-	for _, f := range sum.Faults {
-		fmt.Fprintf(w, "fault %s\t%d times, %.1f s\t%d operations, %d failed\tslowest %.0f ms\n", f.Name, f.Times, f.Seconds, f.Operations, f.Failed, f.SlowestMS)
+	for _, met := range sum.Faults {
+		met.Print(w)
 	}
 	_ = w.Flush()
-	for _, text := range slices.Sorted(maps.Keys(sum.Errors)) {
-		fmt.Fprintf(out, "%4d × %s\n", sum.Errors[text], text)
-	}
-	for _, what := range sum.NoProof {
-		fmt.Fprintln(out, "does not count:", what)
-	}
-	if len(sum.found) == 0 {
-		fmt.Fprintln(out, "violations 0")
-		return
-	}
-	for _, rule := range slices.SortedFunc(maps.Keys(sum.Violations), func(a, b string) int {
-		return slices.Index(rules, a) - slices.Index(rules, b)
-	}) {
-		fmt.Fprintf(out, "VIOLATIONS of «%s»: %d\n", rule, sum.Violations[rule])
-	}
-	for _, text := range sum.Shortest {
-		fmt.Fprintln(out, " ", text)
-	}
+	run.PrintVerdict(out, sum.Errors, sum.NoProof, rules, sum.Violations, sum.Shortest)
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/gorminfra/infra/bench/histories/run"
 )
 
 // Settings of a run.
@@ -35,7 +37,7 @@ type Settings struct {
 // its end.
 func Run(ctx context.Context, s Settings) (*Summary, error) {
 	var err error
-	if s.faults, err = faultsOf(s.Faults); err != nil {
+	if s.faults, err = run.Choose(faults, s.Faults); err != nil {
 		return nil, err
 	}
 	switch {
@@ -45,7 +47,7 @@ func Run(ctx context.Context, s Settings) (*Summary, error) {
 		return nil, fmt.Errorf("-workers is %d: must be at least 3, which promise different things", s.Workers)
 	}
 	redis.SetLogger(silent{})
-	p, err := run(ctx, s)
+	p, err := play(ctx, s)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/gorminfra/infra/bench/histories/run"
 )
 
 const ms = int64(1e6)
@@ -188,11 +190,11 @@ func TestCheckOfAKilledWriter(t *testing.T) {
 func TestCheckAllowsWhatARestoredRedisBringsBackForATime(t *testing.T) {
 	t.Parallel()
 	s := oneWrite().add(key(a, fromL2, 500, 501, at(0, 0)))
-	s.h.restored = []span{{100 * ms, 500 * ms}}
+	s.h.restored = []run.Span{{From: 100 * ms, To: 500 * ms}}
 	if found := check(s.h); len(found) != 0 {
 		t.Errorf("found %v within the time", found)
 	}
-	s.h.restored = []span{{100 * ms, 499 * ms}}
+	s.h.restored = []run.Span{{From: 100 * ms, To: 499 * ms}}
 	if found := check(s.h); len(found) != 1 || found[0].rule != ruleOwn {
 		t.Errorf("found %v behind it, want one", found)
 	}

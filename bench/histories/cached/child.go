@@ -1,19 +1,14 @@
 package cached
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
+	"github.com/gorminfra/infra/bench/histories/run"
 	"github.com/gorminfra/infra/cachehook"
 	"github.com/gorminfra/infra/internal/testbed"
 )
@@ -26,14 +21,10 @@ type child struct {
 	inst               uint8
 	commands, messages map[string]*testbed.Proxy // by the address of a Redis
 
-	cmd      *exec.Cmd
+	process  *run.Process
 	log      string
-	inMu     sync.Mutex // guards in
-	in       io.WriteCloser
 	answers  chan answer
 	ops      atomic.Int64
-	killed   atomic.Bool
-	ended    chan struct{}
 	stats    *cachehook.Stats // once ended, unless killed
 	refusals map[string]int   // once ended, unless killed
 }
@@ -75,7 +66,7 @@ func (p *parent) startLife(ctx context.Context, w *child) error {
 	}
 	w.inst = uint8(len(p.lives) + 1) // 0 is that of the parent's own looks
 	w.log = p.logPath(w.inst)
-	w.answers, w.ended = make(chan answer, 16), make(chan struct{})
+	w.answers = make(chan answer, 16)
 	cfg := workerConfig{
 		Index: w.index, Inst: w.inst, Seed: p.settings.Seed,
 		Commands: map[string]string{}, Messages: map[string]string{},
@@ -102,30 +93,12 @@ func (p *parent) startLife(ctx context.Context, w *child) error {
 		cfg.Commands[addr], cfg.Messages[addr] = proxy.Addr(), w.messages[addr].Addr()
 	}
 	cfg.Sentinels = p.redis.Addrs()
-	text, err := json.Marshal(cfg)
+	process, err := run.Start(ctx, WorkerEnv, cfg, w.hear, w.fail)
 	if err != nil {
 		return err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	// It outlives the fault that starts it, and ends with its standard input.
-	w.cmd = exec.CommandContext(context.WithoutCancel(ctx), self)
-	w.cmd.Env = append(os.Environ(), WorkerEnv+"="+string(text))
-	w.cmd.Stderr = os.Stderr
-	if w.in, err = w.cmd.StdinPipe(); err != nil {
-		return err
-	}
-	out, err := w.cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := w.cmd.Start(); err != nil {
-		return err
-	}
+	w.process = process
 	p.lives = append(p.lives, w)
-	go w.listen(out)
 	return nil
 }
 
@@ -134,51 +107,33 @@ func (w *child) nextLife() *child {
 	return &child{parent: w.parent, index: w.index, commands: w.commands, messages: w.messages}
 }
 
-// listen takes in what a worker says, until it ends.
-func (w *child) listen(out io.Reader) {
-	defer close(w.ended)
-	lines := bufio.NewScanner(out)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		var a answer
-		if err := json.Unmarshal(lines.Bytes(), &a); err != nil {
-			a = answer{Did: "failed", Error: err.Error()}
-		}
-		switch a.Did {
-		case "progress":
-			w.ops.Store(a.Ops)
-		case "stop":
-			w.stats, w.refusals = a.Stats, a.Refusals
-		case "failed":
-			w.fail(errors.New(a.Error))
-		default:
-			w.answers <- a
-		}
+// hear takes in what a worker says.
+func (w *child) hear(line []byte) {
+	var a answer
+	if err := json.Unmarshal(line, &a); err != nil {
+		a = answer{Did: "failed", Error: err.Error()}
 	}
-	if err := w.cmd.Wait(); err != nil {
-		w.fail(err)
+	switch a.Did {
+	case "progress":
+		w.ops.Store(a.Ops)
+	case "stop":
+		w.stats, w.refusals = a.Stats, a.Refusals
+	case "failed":
+		w.fail(errors.New(a.Error))
+	default:
+		w.answers <- a
 	}
 }
 
+// fail notes the failure of a worker, if it is one.
 func (w *child) fail(err error) {
-	if w.killed.Load() {
+	if err == nil {
 		return
 	}
 	select {
 	case w.parent.failure <- fmt.Errorf("worker %d: %w", w.index, err):
 	default:
 	}
-}
-
-// tell sends a command. That a worker has gone shows in its answers.
-func (w *child) tell(c command) {
-	line, err := json.Marshal(c)
-	if err != nil {
-		panic(err) // it has no such fields
-	}
-	w.inMu.Lock()
-	defer w.inMu.Unlock()
-	_, _ = w.in.Write(append(line, '\n'))
 }
 
 func (w *child) await(ctx context.Context, did string) error {
@@ -188,7 +143,7 @@ func (w *child) await(ctx context.Context, did string) error {
 			if a.Did == did {
 				return nil
 			}
-		case <-w.ended:
+		case <-w.process.Ended():
 			select {
 			case err := <-w.parent.failure:
 				return err
@@ -201,40 +156,14 @@ func (w *child) await(ctx context.Context, did string) error {
 	}
 }
 
-// kill ends the process as a crash does.
-func (w *child) kill() {
-	w.killed.Store(true)
-	_ = w.cmd.Process.Kill()
-	<-w.ended
-}
-
-func (w *child) freeze() error { return w.cmd.Process.Signal(syscall.SIGSTOP) }
-
-func (w *child) thaw() error { return w.cmd.Process.Signal(syscall.SIGCONT) }
-
 func (w *child) stop(ctx context.Context) error {
-	w.tell(command{Do: "stop"})
+	w.process.Tell(command{Do: "stop"})
 	select {
-	case <-w.ended:
+	case <-w.process.Ended():
 		return nil
 	case <-time.After(60 * time.Second):
 		return fmt.Errorf("worker %d does not stop", w.index)
 	case <-ctx.Done():
 		return ctx.Err()
-	}
-}
-
-// end ends a worker that was not stopped, and waits for it.
-func (w *child) end() {
-	if w.cmd == nil || w.cmd.Process == nil {
-		return
-	}
-	w.inMu.Lock()
-	_ = w.in.Close()
-	w.inMu.Unlock()
-	select {
-	case <-w.ended:
-	case <-time.After(5 * time.Second):
-		w.kill()
 	}
 }

@@ -5,60 +5,29 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"time"
 
+	"github.com/gorminfra/infra/bench/histories/run"
 	"github.com/gorminfra/infra/internal/testbed"
 )
 
 // fault is something that happens while the workers work.
-type fault struct {
-	name string
-	// run does it and undoes it. It returns once all is as before.
-	run func(ctx context.Context, p *parent) error
-}
+type fault = run.Fault[*parent]
 
 var faults = []fault{
-	{"pause", pauseReplay},
-	{"park", parkReaders},
-	{"flush", flushRedis},
-	{"evict", evictKeys},
-	{"kill-redis", killRedis},
-	{"restore-redis", restoreRedis},
-	{"freeze-redis", freezeRedis},
-	{"failover", failOver},
-	{"drop-clients", dropClients},
-	{"deafen", deafen},
-	{"isolate", isolate},
-	{"kill-worker", killWorker},
-	{"freeze-worker", freezeWorker},
-}
-
-func faultNames() (names []string) {
-	for _, f := range faults {
-		names = append(names, f.name)
-	}
-	return names
-}
-
-func faultsOf(list string) (chosen []fault, err error) {
-	switch list {
-	case "":
-		return faults, nil
-	case "none":
-		return nil, nil
-	}
-next:
-	for name := range strings.SplitSeq(list, ",") {
-		for _, f := range faults {
-			if f.name == name {
-				chosen = append(chosen, f)
-				continue next
-			}
-		}
-		return nil, fmt.Errorf("-faults names %q: there are %s", name, strings.Join(faultNames(), ", "))
-	}
-	return chosen, nil
+	{Name: "pause", Run: pauseReplay},
+	{Name: "park", Run: parkReaders},
+	{Name: "flush", Run: flushRedis},
+	{Name: "evict", Run: evictKeys},
+	{Name: "kill-redis", Run: killRedis},
+	{Name: "restore-redis", Run: restoreRedis},
+	{Name: "freeze-redis", Run: freezeRedis},
+	{Name: "failover", Run: failOver},
+	{Name: "drop-clients", Run: dropClients},
+	{Name: "deafen", Run: deafen},
+	{Name: "isolate", Run: isolate},
+	{Name: "kill-worker", Run: killWorker},
+	{Name: "freeze-worker", Run: freezeWorker},
 }
 
 // schedule lets the faults happen, each once in every round, in an order that is
@@ -84,7 +53,7 @@ func (p *parent) schedule(ctx context.Context) error {
 				continue
 			}
 			if err := p.happen(ctx, chosen[i]); err != nil {
-				return fmt.Errorf("fault %s: %w", chosen[i].name, err)
+				return fmt.Errorf("fault %s: %w", chosen[i].Name, err)
 			}
 		}
 	}
@@ -95,12 +64,12 @@ func (p *parent) schedule(ctx context.Context) error {
 func (p *parent) happen(ctx context.Context, f fault) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	s := span{from: p.clock.Now()}
-	if err := f.run(ctx, p); err != nil {
+	s := run.Span{From: p.clock.Now()}
+	if err := f.Run(ctx, p); err != nil {
 		return err
 	}
-	s.to = p.clock.Now()
-	p.happened[f.name] = append(p.happened[f.name], s)
+	s.To = p.clock.Now()
+	p.happened[f.Name] = append(p.happened[f.Name], s)
 	return nil
 }
 
@@ -154,7 +123,7 @@ func (p *parent) parkOnce(ctx context.Context) error {
 	}
 	err := errors.Join(p.dropResults(ctx), p.between(ctx, 80*time.Millisecond, 120*time.Millisecond))
 	w := p.someWorker()
-	w.tell(command{Do: "write"})
+	w.process.Tell(command{Do: "write"})
 	err = errors.Join(err, w.await(ctx, "write"))
 	for _, link := range p.links {
 		err = errors.Join(err, link.Restore())
@@ -190,7 +159,7 @@ func deafen(ctx context.Context, p *parent) error {
 	}
 	for n := 0; n < 4 && err == nil; n++ {
 		other := p.workers[(split+1)%len(p.workers)]
-		other.tell(command{Do: "write"})
+		other.process.Tell(command{Do: "write"})
 		err = errors.Join(other.await(ctx, "write"), p.between(ctx, 3*lease/2, 2*lease))
 	}
 	for _, proxy := range p.workers[split].messages {

@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"sort"
+
+	"github.com/gorminfra/infra/bench/histories/run"
 )
 
 // history is all that a run left behind.
@@ -16,7 +18,7 @@ type history struct {
 	// restored are the times in which Redis came back with older data, from the
 	// loss to what the contract allows after the return. Answers of the cache
 	// that begin then are not judged.
-	restored []span
+	restored []run.Span
 }
 
 // instance is one life of a worker, as far as the contract is another for it.
@@ -26,11 +28,8 @@ type instance struct {
 	scoped    bool  // work is in scopes; otherwise the instance is one session
 }
 
-// span is a time, in the machine's nanoseconds.
-type span struct{ from, to int64 }
-
-func within(spans []span, t int64) bool {
-	return slices.ContainsFunc(spans, func(s span) bool { return s.from <= t && t <= s.to })
+func within(spans []run.Span, t int64) bool {
+	return slices.ContainsFunc(spans, func(s run.Span) bool { return s.From <= t && t <= s.To })
 }
 
 // version is one state that a row has had.

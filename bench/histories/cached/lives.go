@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 )
 
@@ -19,18 +20,18 @@ func killWorker(ctx context.Context, p *parent) error {
 		return err
 	}
 	points := []string{afterCommit, "", afterMark, "", beforeMark, afterCommit}
-	w.killed.Store(true)
+	w.process.Doom()
 	switch point := points[len(p.happened["kill-worker"])%len(points)]; point {
 	case "":
-		w.tell(command{Do: "rush"})
+		w.process.Tell(command{Do: "rush"})
 		if err := p.between(ctx, 20*time.Millisecond, 300*time.Millisecond); err != nil {
 			return err
 		}
-		w.kill()
+		w.process.Kill()
 	default:
-		w.tell(command{Do: "die", Point: point})
+		w.process.Tell(command{Do: "die", Point: point})
 		select {
-		case <-w.ended:
+		case <-w.process.Ended():
 		case <-ctx.Done():
 			return fmt.Errorf("worker %d does not die: %w", w.index, ctx.Err())
 		}
@@ -45,7 +46,7 @@ func killWorker(ctx context.Context, p *parent) error {
 	}
 	for _, other := range p.workers {
 		if other != next {
-			other.tell(command{Do: "calm"})
+			other.process.Tell(command{Do: "calm"})
 		}
 	}
 	return next.await(ctx, "ready")
@@ -55,12 +56,12 @@ func killWorker(ctx context.Context, p *parent) error {
 // longer than a mark lasts.
 func freezeWorker(ctx context.Context, p *parent) error {
 	w := p.someWorker()
-	if err := w.freeze(); err != nil {
+	if err := w.process.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	least := 2 * lease
 	if p.random.IntN(4) == 0 && p.settings.Ops > 100_000 {
 		least = 5500 * time.Millisecond
 	}
-	return errors.Join(p.between(ctx, least, least+2*lease), w.thaw())
+	return errors.Join(p.between(ctx, least, least+2*lease), w.process.Signal(syscall.SIGCONT))
 }

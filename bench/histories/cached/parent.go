@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/gorminfra/infra/bench/histories/clock"
+	"github.com/gorminfra/infra/bench/histories/run"
 	"github.com/gorminfra/infra/internal/testbed"
 )
 
@@ -42,14 +43,14 @@ type parent struct {
 	workers  []*child // by index: the present life
 	lives    []*child
 	probes   []op
-	happened map[string][]span
+	happened run.Happened
 	h        *history
 	failure  chan error // the first failure of a worker
 }
 
-// run lets a history happen.
-func run(ctx context.Context, s Settings) (_ *parent, err error) {
-	p := &parent{settings: s, folder: s.Keep, happened: map[string][]span{}, failure: make(chan error, 1)}
+// play lets a history happen.
+func play(ctx context.Context, s Settings) (_ *parent, err error) {
+	p := &parent{settings: s, folder: s.Keep, happened: run.Happened{}, failure: make(chan error, 1)}
 	p.random = rand.New(rand.NewPCG(s.Seed, 0))
 	p.h = &history{instances: map[uint8]instance{}, ttl: int64(ttl), maxLag: int64(maxLag)}
 	if p.folder == "" {
@@ -135,7 +136,9 @@ func (p *parent) startServers(ctx context.Context) (err error) {
 
 func (p *parent) close() (err error) {
 	for _, w := range p.workers {
-		w.end()
+		if w.process != nil {
+			w.process.End()
+		}
 		err = errors.Join(err, w.closeProxies())
 	}
 	for _, link := range p.links {
@@ -159,7 +162,7 @@ func (p *parent) ops() (n int64) {
 
 func (p *parent) askAll(ctx context.Context, do string) error {
 	for _, w := range p.workers {
-		w.tell(command{Do: do})
+		w.process.Tell(command{Do: do})
 	}
 	for _, w := range p.workers {
 		if err := w.await(ctx, do); err != nil {

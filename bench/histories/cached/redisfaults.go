@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gorminfra/infra/bench/histories/run"
 	"github.com/gorminfra/infra/internal/testbed"
 )
 
@@ -115,7 +116,7 @@ func restoreRedis(ctx context.Context, p *parent) error {
 // restored notes that Redis has lost what it was told last, since a time until
 // now.
 func (p *parent) restored(from int64) {
-	p.h.restored = append(p.h.restored, span{from, p.clock.Now() + int64(lease+recovers)})
+	p.h.restored = append(p.h.restored, run.Span{From: from, To: p.clock.Now() + int64(lease+recovers)})
 }
 
 // failOver has a replica of Redis promoted: by the sentinels' own judgement of a

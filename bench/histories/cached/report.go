@@ -8,6 +8,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/gorminfra/infra/bench/histories/run"
 )
 
 // A run shows something only with these shares: of the cacheable reads that were
@@ -19,12 +21,12 @@ const (
 
 // Summary is what a run showed.
 type Summary struct {
-	Seed       uint64                    `json:"seed"`
-	Seconds    float64                   `json:"seconds"`
-	Operations map[string]map[string]int `json:"operations"` // by kind and status
-	Total      int                       `json:"operations_total"`
-	PerSecond  float64                   `json:"operations_per_second"`
-	Instances  int                       `json:"instances"` // lives of workers
+	Seed       uint64     `json:"seed"`
+	Seconds    float64    `json:"seconds"`
+	Operations run.Counts `json:"operations"` // by kind and status
+	Total      int        `json:"operations_total"`
+	PerSecond  float64    `json:"operations_per_second"`
+	Instances  int        `json:"instances"` // lives of workers
 
 	// Cacheable reads that were answered, by where the answer came from.
 	Cacheable    int            `json:"cacheable_reads"`
@@ -42,22 +44,12 @@ type Summary struct {
 	Exempt   int            `json:"cached_reads_after_a_restore"` // not judged
 	Bypasses map[string]int `json:"bypasses"`                     // by reason, of those who lived
 
-	Faults     []FaultSummary `json:"faults"`
+	Faults     []run.Met      `json:"faults"`
 	Errors     map[string]int `json:"errors"` // of operations, by kind and text
 	Violations map[string]int `json:"violations"`
 	Shortest   []string       `json:"shortest"`
 	// NoProof says why the run does not count; empty when it does.
 	NoProof []string `json:"does_not_count"`
-}
-
-// FaultSummary is what a fault met.
-type FaultSummary struct {
-	Name       string  `json:"name"`
-	Times      int     `json:"times"`
-	Seconds    float64 `json:"seconds"`
-	Operations int     `json:"operations"` // that overlapped it
-	Failed     int     `json:"failed"`     // of these
-	SlowestMS  float64 `json:"slowest_ms"` // of these
 }
 
 func (p *parent) summarize(found []violation) *Summary {
@@ -75,23 +67,20 @@ func (p *parent) summarize(found []violation) *Summary {
 	return sum
 }
 
-func summarize(s Settings, h *history, happened map[string][]span, found []violation) *Summary {
+func summarize(s Settings, h *history, happened run.Happened, found []violation) *Summary {
 	sum := &Summary{
-		Seed: s.Seed, Instances: len(h.instances), Operations: map[string]map[string]int{}, Sources: map[string]int{},
+		Seed: s.Seed, Instances: len(h.instances), Operations: run.Counts{}, Sources: map[string]int{},
 		Errors: map[string]int{}, Bypasses: map[string]int{}, Violations: map[string]int{},
 	}
 	sum.count(h)
 	for _, f := range s.faults {
-		fs := FaultSummary{Name: f.name, Times: len(happened[f.name])}
-		for _, sp := range happened[f.name] {
-			fs.overlap(h, sp)
-		}
-		sum.Faults = append(sum.Faults, fs)
-		switch {
-		case fs.Times == 0:
-			sum.NoProof = append(sum.NoProof, "fault "+f.name+" did not come to happen")
-		case fs.Operations == 0:
-			sum.NoProof = append(sum.NoProof, "fault "+f.name+" met no traffic")
+		met := run.Meet(f.Name, happened[f.Name], len(h.ops), func(i int) (run.Traffic, bool) {
+			o := &h.ops[i]
+			return run.Traffic{Start: o.Start, End: o.End, Failed: o.Status != done}, !o.Kind.interim() && o.Kind != kindProbe
+		})
+		sum.Faults = append(sum.Faults, met)
+		if why := met.NoProof(); why != "" {
+			sum.NoProof = append(sum.NoProof, why)
 		}
 	}
 	if sum.Hits < leastHits {
@@ -122,7 +111,7 @@ func (v *violation) tell() string {
 
 // during names the faults that overlapped the operations, and how long before the
 // last one's start the others had ended, if that was not long.
-func during(happened map[string][]span, ops []*op) string {
+func during(happened run.Happened, ops []*op) string {
 	if len(ops) == 0 {
 		return ""
 	}
@@ -130,8 +119,8 @@ func during(happened map[string][]span, ops []*op) string {
 	from, last := ops[0].Start, ops[len(ops)-1]
 	for _, name := range slices.Sorted(maps.Keys(happened)) {
 		for _, s := range happened[name] {
-			switch ago := last.Start - s.to; {
-			case s.from <= last.End && from <= s.to && ago < 0:
+			switch ago := last.Start - s.To; {
+			case s.From <= last.End && from <= s.To && ago < 0:
 				names = append(names, name)
 			case ago >= 0 && ago < int64(3*time.Second):
 				names = append(names, fmt.Sprintf("%.0f ms after %s", seconds(ago)*1e3, name))
@@ -157,12 +146,7 @@ func (sum *Summary) count(h *history) {
 			continue
 		}
 		sum.Total++
-		by := sum.Operations[o.Kind.String()]
-		if by == nil {
-			by = map[string]int{}
-			sum.Operations[o.Kind.String()] = by
-		}
-		by[o.Status.String()]++
+		sum.Operations.Add(o.Kind.String(), o.Status.String())
 		switch {
 		case o.Kind.writes() && o.has(untold):
 			sum.Untold++
@@ -202,41 +186,11 @@ func (sum *Summary) countRead(h *history, o *op) {
 	}
 }
 
-func (f *FaultSummary) overlap(h *history, sp span) {
-	f.Seconds += seconds(sp.to - sp.from)
-	for i := range h.ops {
-		o := &h.ops[i]
-		if o.Start > sp.to {
-			return
-		}
-		if o.End < sp.from || o.Kind.interim() || o.Kind == kindProbe {
-			continue
-		}
-		f.Operations++
-		if o.Status != done {
-			f.Failed++
-		}
-		f.SlowestMS = max(f.SlowestMS, seconds(o.End-o.Start)*1e3)
-	}
-}
-
 // Print writes it for people.
 func (sum *Summary) Print(out io.Writer) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "seed\t%d\n", sum.Seed)
-	for _, k := range kindNames {
-		by := sum.Operations[k]
-		if by == nil {
-			continue
-		}
-		fmt.Fprintf(w, "%s", k)
-		for _, s := range statusNames {
-			if by[s] > 0 {
-				fmt.Fprintf(w, "\t%d %s", by[s], s)
-			}
-		}
-		fmt.Fprintln(w)
-	}
+	sum.Operations.Print(w, kindNames[:], statusNames[:])
 	fmt.Fprintf(w, "in all\t%d operations\t%.0f/s for %v\n", sum.Total, sum.PerSecond, time.Duration(sum.Seconds*1e9).Round(10*time.Millisecond))
 	fmt.Fprintf(w, "instances\t%d\n", sum.Instances)
 	fmt.Fprintf(w, "cacheable reads\t%d\t%.1f %% hits (L1 %.1f %%, L2 %.1f %%)\t%s\n", sum.Cacheable, 100*sum.Hits, 100*sum.HitsL1, 100*sum.HitsL2, list(sum.Sources))
@@ -244,28 +198,11 @@ func (sum *Summary) Print(out io.Writer) {
 	fmt.Fprintf(w, "writes\t%d that Redis may not know of\t%d of unknown outcome\n", sum.Untold, sum.Unknown)
 	fmt.Fprintf(w, "not judged\t%d cached reads while older data of Redis was back\n", sum.Exempt)
 	fmt.Fprintf(w, "bypasses\t%s\n", list(sum.Bypasses))
-	for _, f := range sum.Faults {
-		fmt.Fprintf(w, "fault %s\t%d times, %.1f s\t%d operations, %d failed\tslowest %.0f ms\n", f.Name, f.Times, f.Seconds, f.Operations, f.Failed, f.SlowestMS)
+	for _, met := range sum.Faults {
+		met.Print(w)
 	}
 	_ = w.Flush()
-	for _, text := range slices.Sorted(maps.Keys(sum.Errors)) {
-		fmt.Fprintf(out, "%4d × %s\n", sum.Errors[text], text)
-	}
-	for _, what := range sum.NoProof {
-		fmt.Fprintln(out, "does not count:", what)
-	}
-	if len(sum.Violations) == 0 {
-		fmt.Fprintln(out, "violations 0")
-		return
-	}
-	for _, rule := range rules {
-		if n := sum.Violations[rule]; n > 0 {
-			fmt.Fprintf(out, "VIOLATIONS of «%s»: %d\n", rule, n)
-		}
-	}
-	for _, text := range sum.Shortest {
-		fmt.Fprintln(out, " ", text)
-	}
+	run.PrintVerdict(out, sum.Errors, sum.NoProof, rules, sum.Violations, sum.Shortest)
 }
 
 func list(counts map[string]int) string {

@@ -5,12 +5,14 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/gorminfra/infra/bench/histories/run"
 )
 
 func TestRunCountsOnlyWithHitsReplicasTrafficAndFaults(t *testing.T) {
 	t.Parallel()
-	s := Settings{Ops: 5, faults: []fault{{name: "pause"}}}
-	met := map[string][]span{"pause": {{25 * ms, 45 * ms}}}
+	s := Settings{Ops: 5, faults: []fault{{Name: "pause"}}}
+	met := run.Happened{"pause": {{From: 25 * ms, To: 45 * ms}}}
 	story := func(hits int, fill uint8) *history {
 		s := oneWrite().add(with(key(b, fromFill, 30, 31, at(1, w1)), func(o *op) { o.Flags = fill }))
 		for range hits {
@@ -24,13 +26,13 @@ func TestRunCountsOnlyWithHitsReplicasTrafficAndFaults(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
 		h        *history
-		happened map[string][]span
+		happened run.Happened
 		want     string // of what does not count; empty: it counts
 	}{
 		{"it counts", story(3, standby), met, ""},
 		{"too few hits", story(1, standby), met, "25.0 % of the cacheable reads were hits"},
 		{"fills of the primary", story(3, 0), met, "0.0 % of the fills came from replicas"},
-		{"a fault without traffic", story(3, standby), map[string][]span{"pause": {{100 * ms, 200 * ms}}}, "met no traffic"},
+		{"a fault without traffic", story(3, standby), run.Happened{"pause": {{From: 100 * ms, To: 200 * ms}}}, "met no traffic"},
 		{"a fault that did not happen", story(3, standby), nil, "did not come to happen"},
 		{"too few operations", oneWrite().h, met, "time was over after 1 of 5"},
 	} {
