@@ -47,7 +47,9 @@ func (r *redisStore) look(ctx context.Context, op string, fill func(p redis.Pipe
 // lookup implements store. A tag is nearly always there and without a mark, and
 // then it takes no script to read it: a script costs the server as much as ten
 // plain commands. The others are read by script, in a second round trip. A row's tag
-// is often not there, so that it is made at once where it is missing.
+// is often not there, so that it is made at once where it is missing: by a command
+// that knows no clock, so that one which arrives twice makes the same stamp again if
+// the tag was written and then evicted in between.
 func (r *redisStore) lookup(ctx context.Context, tags []string, entry string) (answer, error) {
 	if !r.plain {
 		return r.lookupByScript(ctx, tags, entry)

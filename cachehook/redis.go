@@ -15,10 +15,15 @@ import (
 // clock. Each script touches one key, so that tags may lie in any slot of a
 // Cluster; and a script always runs on a master, also where the client sends
 // reads to replicas.
+//
+// A client that gets no answer sends a command again, and both can arrive, with
+// other writes between. So the second half of a stamp is Redis' clock: it is another
+// one at each arrival. Otherwise the later arrival would bring back the stamp of the
+// first, and with it what was read before those other writes.
 var (
-	// KEYS[1] tag; ARGV new stamp, the tag's TTL in ms. Returns the stamp and
-	// how many marks stand. Whoever meets a mark that has run out mints: the
-	// writer may have committed.
+	// KEYS[1] tag; ARGV random bytes for a new stamp, the tag's TTL in ms. Returns
+	// the stamp and how many marks stand. Whoever meets a mark that has run out
+	// mints: the writer may have committed.
 	readScript = redis.NewScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -35,7 +40,7 @@ for i = 1, #h, 2 do
   end
 end
 if mint or not stamp then
-  stamp = ARGV[1]
+  stamp = string.sub(ARGV[1], 1, 8) .. struct.pack('>I8', t[1] * 1000000 + t[2])
   redis.call('HSET', KEYS[1], 's', stamp)
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end
@@ -51,12 +56,13 @@ if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) / 2 then
 end
 return 1`)
 
-	// KEYS[1] tag; ARGV writer, new stamp, the tag's TTL. A tag without a stamp needs
-	// none: nothing carries it, and the next reader mints one. So rows that are
-	// written and never read leave nothing behind.
+	// KEYS[1] tag; ARGV writer, random bytes for a new stamp, the tag's TTL. A tag
+	// without a stamp needs none: nothing carries it, and the next reader mints one.
+	// So rows that are written and never read leave nothing behind.
 	bumpScript = redis.NewScript(`
 if redis.call('HEXISTS', KEYS[1], 's') == 1 then
-  redis.call('HSET', KEYS[1], 's', ARGV[2])
+  local t = redis.call('TIME')
+  redis.call('HSET', KEYS[1], 's', string.sub(ARGV[2], 1, 8) .. struct.pack('>I8', t[1] * 1000000 + t[2]))
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end
 redis.call('HDEL', KEYS[1], 'm:' .. ARGV[1])

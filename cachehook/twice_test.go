@@ -1,0 +1,132 @@
+package cachehook
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/gorminfra/infra/internal/testbed"
+)
+
+// repeatGate holds a client up before it sends again what broke off.
+type repeatGate struct {
+	armed  atomic.Bool
+	broken chan struct{} // closed when it has broken off
+	goOn   chan struct{}
+}
+
+func (g *repeatGate) Allow() error {
+	select {
+	case <-g.broken:
+		<-g.goOn
+	default:
+	}
+	return nil
+}
+
+func (g *repeatGate) ReportResult(err error) {
+	if err != nil && err != redis.Nil && g.armed.CompareAndSwap(true, false) { //nolint:errorlint // the client's own value
+		close(g.broken)
+	}
+}
+
+// throughGate is a client whose next command with the pattern arrives and is
+// answered, but the answer is lost; it is sent again when goOn is closed.
+func throughGate(t *testing.T) (rdb *redis.Client, g *repeatGate, lose func(pattern string)) {
+	t.Helper()
+	testbed.RequireRedis(t)
+	proxy := testbed.NewProxy(t, testbed.SharedRedis(t).Addr())
+	g = &repeatGate{broken: make(chan struct{}), goOn: make(chan struct{})}
+	rdb = redis.NewClient(&redis.Options{Addr: proxy.Addr(), ReadTimeout: time.Minute, MaxRetries: 3, Limiter: g})
+	t.Cleanup(func() { _ = rdb.Close() })
+	return rdb, g, func(pattern string) {
+		g.armed.Store(true)
+		proxy.CutAfter(pattern)
+	}
+}
+
+func receive(t *testing.T, what string, c <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-c:
+	case <-time.After(time.Minute):
+		t.Fatal(what, "did not come")
+	}
+}
+
+// A new stamp arrives twice, because the answer to the first time was lost, and
+// somebody else has written in between: what was read before that stays invalid.
+func TestC04StampThatArrivesTwiceRevivesNothing(t *testing.T) {
+	t.Parallel()
+	rdb, name := client(t)
+	gated, gate, lose := throughGate(t)
+	dsn := database(t)
+	cfg := Config{Redis: rdb, Name: name, Lease: RevalidateAlways, Timeout: 10 * time.Second}
+	b, c := open(t, dsn, cfg), open(t, dsn, cfg)
+	cfg.Redis = gated
+	a := open(t, dsn, cfg)
+	ready(t, a, b, c)
+	equal(t, "b", b.price(t, 1), 10)
+	c.setPrice(t, 1, 20) // Redis knows the script now
+	equal(t, "b", b.price(t, 1), 20)
+
+	lose(bumpScript.Hash())
+	done := make(chan error, 1)
+	go func() { done <- a.Model(&product{ID: 1}).Update("price", 77).Error }()
+	receive(t, "the cut", gate.broken)
+	equal(t, "b after the first arrival", b.price(t, 1), 77)
+	hits := b.cache.Stats().L1Hits
+	equal(t, "b again", b.price(t, 1), 77)
+	equal(t, "b has kept it", b.cache.Stats().L1Hits > hits, true)
+	c.setPrice(t, 1, 88)
+	close(gate.goOn)
+	must(t, <-done)
+	equal(t, "b after the second arrival", b.price(t, 1), 88)
+}
+
+// The same of a stamp that a reader makes for a tag without one, when the tag is
+// evicted in between.
+func TestC04StampOfAReaderThatArrivesTwiceRevivesNothing(t *testing.T) {
+	t.Parallel()
+	rdb, name := client(t)
+	gated, gate, lose := throughGate(t)
+	store := func(rdb redis.UniversalClient) *redisStore {
+		r := newRedisStore(rdb)
+		r.guard, r.prefix = newGuard(time.Minute, quiet), name+":"
+		r.markTTL, r.tagTTL = markTTL, time.Hour
+		t.Cleanup(r.guard.stop)
+		return r
+	}
+	a, b := store(gated), store(rdb)
+	ctx := context.Background()
+	stampOf := func(r *redisStore, tag string) stamp {
+		t.Helper()
+		answer, err := r.lookup(ctx, []string{tag}, "")
+		must(t, err)
+		return answer.stamps[0]
+	}
+	const tag = tablePrefix + "products"
+	stampOf(a, tablePrefix+"other") // it has a connection, and Redis the script
+	lose(readScript.Hash())
+	twice := make(chan stamp, 1)
+	go func() {
+		answer, err := a.lookup(ctx, []string{tag}, "")
+		if err != nil {
+			t.Error(err)
+			close(twice)
+			return
+		}
+		twice <- answer.stamps[0]
+	}()
+	receive(t, "the cut", gate.broken)
+	first := stampOf(b, tag)
+	must(t, b.bump(ctx, []string{tag}, ""))
+	must(t, rdb.Del(ctx, b.tagKey(tag)).Err())
+	close(gate.goOn)
+	if again := <-twice; again == first {
+		t.Errorf("the stamp %v of before a write is back", again)
+	}
+}
