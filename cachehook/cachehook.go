@@ -156,7 +156,7 @@ func (c *Cache) connect() {
 	r.recent = &c.recent
 	c.guard.doubt = c.witness.doubt
 	names := &rosterStore{
-		client: c.cfg.Redis, key: prefix + "tables", channel: prefix + "tags", instance: c.salt,
+		client: c.cfg.Redis, key: prefix + "tables", instance: c.salt,
 		settle: rosterSettle, stay: c.markTTL, keep: r.tagTTL,
 	}
 	c.names = names
@@ -171,18 +171,22 @@ func (c *Cache) connect() {
 	}
 	c.roster.bump = c.bumpListed
 	c.roster.cellOf = func(tag string) *cell { return c.mirror.cell(tag, true) }
-	if _, cluster := c.cfg.Redis.(*redis.ClusterClient); cluster {
-		// A message reaches the nodes of a Cluster in no order with a ping.
-		c.cfg.Lease = RevalidateAlways
-		return
-	}
 	// Also an instance that asks at each hit tells those that do not.
-	r.channel = prefix + "tags"
+	name, open := prefix+"tags", oneServer(c.cfg.Redis, prefix+"tags", prefix+"ping:"+c.salt)
+	if cluster, ok := c.cfg.Redis.(*redis.ClusterClient); ok {
+		r.shard = newShard(cluster, prefix, c.cfg.Name, c.salt, c.cfg.Timeout, c.cfg.Logger)
+		r.shard.guard.doubt = c.witness.doubt
+		name, open = r.shard.channel, r.shard.open
+		names.tell = func(ctx context.Context) { _ = r.shard.say(ctx, rosterTag) }
+	} else {
+		r.channel = name
+		names.tell = func(ctx context.Context) { _ = c.cfg.Redis.Publish(ctx, name, rosterTag).Err() }
+	}
 	if c.cfg.Lease == RevalidateAlways {
 		return
 	}
 	c.channel = &channel{
-		client: c.cfg.Redis, name: r.channel, pings: prefix + "ping:" + c.salt, lease: c.cfg.Lease, now: c.now, logger: c.cfg.Logger,
+		name: name, open: open, lease: c.cfg.Lease, now: c.now, logger: c.cfg.Logger,
 		confirmed: func() { c.mirror.flush() },
 		heard:     c.heard,
 		lost:      c.witness.doubt,
@@ -261,7 +265,9 @@ func (c *Cache) Close() error {
 		if n := c.pending.len(); n > 0 {
 			c.cfg.Logger.Warn("cachehook: closed before Redis was told of all writes; other instances may serve old results until their TTL", "tags", n)
 		}
-		c.guard.stop()
+		for _, g := range c.guards() {
+			g.stop()
+		}
 		c.memory.clear()
 		close(c.ended)
 	})

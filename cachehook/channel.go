@@ -1,7 +1,10 @@
 package cachehook
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -14,7 +17,7 @@ import (
 
 // channel hears which tags other processes mark and bump, and proves that it
 // hears. A ping is a message to itself, published as those of the tags are: to the
-// server that commands go to. A subscription delivers in order, so one that is
+// server that commands go to; on a Cluster see shard. A subscription delivers in order, so one that is
 // heard says that everything published there before it has arrived. A PING on the
 // subscription would prove less: after a failover that connection can be to the
 // old master still, which lives, answers, and is told of nothing. What the mirror
@@ -25,14 +28,13 @@ import (
 // it is full, and its silent reconnecting would hide a gap. Every subscription
 // that Redis confirms flushes the mirror.
 type channel struct {
-	client redis.UniversalClient
 	name   string
-	pings  string // the channel of this process's own pings
+	open   func(ctx context.Context) (*line, error)
 	lease  time.Duration
 	now    clock
 	logger *slog.Logger
 
-	confirmed func()           // a subscription begins
+	confirmed func()           // a subscription begins, or has missed something
 	heard     func(tag string) // a tag was marked or bumped
 	lost      func()           // the subscription has ended
 
@@ -40,6 +42,30 @@ type channel struct {
 	proven chan struct{}
 	once   sync.Once
 	sends  sync.WaitGroup // pings that Redis has not taken yet
+}
+
+// line is one subscription, which begins with the first call of Receive.
+type line struct {
+	sub *redis.PubSub
+	// ping publishes a ping on the way that messages take.
+	ping func(ctx context.Context, ping string) error
+	// read takes a message apart, in the order in which they come. It is not whole when
+	// something that was said between it and the last one has not come.
+	read func(m *redis.Message) (text string, ping, whole bool)
+
+	confirmed atomic.Int64 // when the subscription was; 0: not yet
+	failure   atomic.Pointer[error]
+}
+
+// oneServer opens lines at the server that the client's commands go to.
+func oneServer(client redis.UniversalClient, name, pings string) func(context.Context) (*line, error) {
+	return func(ctx context.Context) (*line, error) {
+		return &line{
+			sub:  client.Subscribe(ctx, name, pings),
+			ping: func(ctx context.Context, ping string) error { return client.Publish(ctx, pings, ping).Err() },
+			read: func(m *redis.Message) (string, bool, bool) { return m.Payload, m.Channel == pings, true },
+		}, nil
+	}
 }
 
 // healthy reports whether the channel has proven itself within the lease.
@@ -75,27 +101,38 @@ func (c *channel) run(ctx context.Context) {
 
 // session subscribes and listens until something fails.
 func (c *channel) session(ctx context.Context) error {
-	sub := c.client.Subscribe(ctx, c.name, c.pings)
-	ctx, cancel := context.WithCancel(ctx)
+	l, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
 	var pinging sync.WaitGroup
-	pinging.Go(func() { c.pingLoop(ctx, sub) })
+	pinging.Go(func() { c.pingLoop(ctx, l, cancel) })
 	defer pinging.Wait()
-	defer cancel()
+	defer cancel(nil)
 	for {
-		msg, err := sub.Receive(ctx)
+		msg, err := l.sub.Receive(ctx)
 		if err != nil {
-			return err
+			return cmp.Or(context.Cause(ctx), err)
 		}
 		switch m := msg.(type) {
 		case *redis.Subscription:
+			if strings.HasSuffix(m.Kind, "unsubscribe") {
+				return errElsewhere // the server ends it: the slot has moved
+			}
 			c.proof.Store(0)
 			c.confirmed()
+			l.confirmed.Store(c.now())
 		case *redis.Message:
-			if m.Channel == c.pings {
-				c.answered(m.Payload)
+			text, ping, whole := l.read(m)
+			if !whole {
+				c.confirmed()
+			}
+			if ping {
+				c.answered(text)
 				continue
 			}
-			for tag := range strings.SplitSeq(m.Payload, tagSeparator) {
+			for tag := range strings.SplitSeq(text, tagSeparator) {
 				c.heard(tag)
 			}
 		}
@@ -118,8 +155,8 @@ const maxPings = 8
 // pingLoop sends pings until ctx ends, and closes the subscription then, or when
 // none has been heard for so long that the connection must be dead or to another
 // server.
-func (c *channel) pingLoop(ctx context.Context, sub *redis.PubSub) {
-	defer sub.Close() //nolint:errcheck // what it could tell is told by Receive
+func (c *channel) pingLoop(ctx context.Context, l *line, end context.CancelCauseFunc) {
+	defer l.sub.Close() //nolint:errcheck // what it could tell is told by Receive
 	interval := max(c.lease/4, 5*time.Millisecond)
 	patience := max(4*c.lease, 2*time.Second)
 	tick := time.NewTicker(interval)
@@ -129,6 +166,7 @@ func (c *channel) pingLoop(ctx context.Context, sub *redis.PubSub) {
 	for {
 		sent := c.now()
 		if sent-max(c.proof.Load(), began) > int64(patience) {
+			end(l.unheard(patience))
 			return
 		}
 		select {
@@ -136,7 +174,14 @@ func (c *channel) pingLoop(ctx context.Context, sub *redis.PubSub) {
 			c.sends.Go(func() {
 				defer func() { <-slots }()
 				// That it failed shows in that it is not heard.
-				_ = c.client.Publish(ctx, c.pings, strconv.FormatInt(sent, 10)).Err()
+				err := l.ping(ctx, strconv.FormatInt(sent, 10))
+				if err == nil {
+					return
+				}
+				l.failure.Store(&err)
+				if at := l.confirmed.Load(); at != 0 && sent > at && errors.Is(err, errElsewhere) {
+					end(err)
+				}
 			})
 		default:
 		}
@@ -146,4 +191,12 @@ func (c *channel) pingLoop(ctx context.Context, sub *redis.PubSub) {
 		case <-tick.C:
 		}
 	}
+}
+
+// unheard says that no ping was heard, and what the last one met that failed.
+func (l *line) unheard(patience time.Duration) error {
+	if err := l.failure.Load(); err != nil {
+		return fmt.Errorf("no ping heard for %v: %w", patience, *err)
+	}
+	return fmt.Errorf("no ping heard for %v", patience)
 }

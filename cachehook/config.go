@@ -57,7 +57,7 @@ type Config struct {
 	// last proved that it would have told of a change: the time by which
 	// another instance's write may show late. Default 500 ms;
 	// [RevalidateAlways]: not late at all, at the cost of one round trip to
-	// Redis for each hit. On a Redis Cluster it is always RevalidateAlways.
+	// Redis for each hit.
 	Lease time.Duration
 
 	// Tables are the rules, by table name without its schema.

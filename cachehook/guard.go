@@ -223,6 +223,14 @@ func (g *guard) stop() {
 	g.running.Wait()
 }
 
+// guards returns the guards of what the cache asks.
+func (c *Cache) guards() []*guard {
+	if r, ok := c.store.(*redisStore); ok && r.shard != nil {
+		return []*guard{c.guard, r.shard.guard}
+	}
+	return []*guard{c.guard}
+}
+
 func redisError(op string, err error) error { return fmt.Errorf("cachehook: %s in Redis: %w", op, err) }
 
 // dialOnce connects as the client does, and hangs up.

@@ -12,14 +12,16 @@ import (
 
 // newRedisStore tells what can be asked of the client, and how.
 func newRedisStore(client redis.UniversalClient) *redisStore {
-	r := &redisStore{client: client}
+	r := &redisStore{client: client, scripts: anyServer}
 	switch c := client.(type) {
 	case *redis.Client:
 		r.plain = true
 		r.prompt = prompt(c.Options())
 	case *redis.ClusterClient:
 		o := c.Options()
-		r.plain = !o.ReadOnly && !o.RouteByLatency && !o.RouteRandomly
+		if r.plain = !o.ReadOnly && !o.RouteByLatency && !o.RouteRandomly; !r.plain {
+			r.scripts = masters
+		}
 	}
 	return r
 }
@@ -136,7 +138,7 @@ func (r *redisStore) lookupByScript(ctx context.Context, tags []string, entry st
 	err := r.look(ctx, "look up", func(p redis.Pipeliner, run runner) {
 		for i, tag := range tags {
 			fresh := mint()
-			reads[i] = run(readScript, r.tagKey(tag), fresh[:], r.tagTTL.Milliseconds())
+			reads[i] = run(r.scripts.read, r.tagKey(tag), fresh[:], r.tagTTL.Milliseconds())
 		}
 		e.ask(p, r, entry)
 	})

@@ -1,6 +1,7 @@
 package cachehook
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -10,21 +11,25 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A tag is a hash: field s is its stamp, and a field m:ID for each writer that
-// is about to commit holds the time at which that mark runs out, by Redis' own
-// clock. Each script touches one key, so that tags may lie in any slot of a
-// Cluster; and a script always runs on a master, also where the client sends
-// reads to replicas.
+// tagScripts are what is asked of one tag, a hash: field s is its stamp, and a field
+// m:ID for each writer that is about to commit holds the time at which that mark runs
+// out, by Redis' own clock. Each touches one key, so that tags may lie in any slot of
+// a Cluster.
 //
 // A client that gets no answer sends a command again, and both can arrive, with
 // other writes between. So the second half of a stamp is Redis' clock: it is another
 // one at each arrival. Otherwise the later arrival would bring back the stamp of the
 // first, and with it what was read before those other writes.
-var (
-	// KEYS[1] tag; ARGV random bytes for a new stamp, the tag's TTL in ms. Returns
-	// the stamp and how many marks stand. Whoever meets a mark that has run out
-	// mints: the writer may have committed.
-	readScript = redis.NewScript(`
+type tagScripts struct{ read, mark, bump *redis.Script }
+
+// newTagScripts makes them, with a line that leads them. The client sends scripts to
+// masters alone.
+func newTagScripts(lead string) *tagScripts {
+	return &tagScripts{
+		// KEYS[1] tag; ARGV random bytes for a new stamp, the tag's TTL in ms. Returns
+		// the stamp and how many marks stand. Whoever meets a mark that has run out
+		// mints: the writer may have committed.
+		read: redis.NewScript(lead + `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local h = redis.call('HGETALL', KEYS[1])
@@ -44,29 +49,37 @@ if mint or not stamp then
   redis.call('HSET', KEYS[1], 's', stamp)
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end
-return {stamp, marks}`)
+return {stamp, marks}`),
 
-	// KEYS[1] tag; ARGV writer, ms until the mark runs out, the tag's TTL.
-	markScript = redis.NewScript(`
+		// KEYS[1] tag; ARGV writer, ms until the mark runs out, the tag's TTL.
+		mark: redis.NewScript(lead + `
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 redis.call('HSET', KEYS[1], 'm:' .. ARGV[1], string.format('%.0f', now + ARGV[2]))
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) / 2 then
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end
-return 1`)
+return 1`),
 
-	// KEYS[1] tag; ARGV writer, random bytes for a new stamp, the tag's TTL. A tag
-	// without a stamp needs none: nothing carries it, and the next reader mints one.
-	// So rows that are written and never read leave nothing behind.
-	bumpScript = redis.NewScript(`
+		// KEYS[1] tag; ARGV writer, random bytes for a new stamp, the tag's TTL. A tag
+		// without a stamp needs none: nothing carries it, and the next reader mints
+		// one. So rows that are written and never read leave nothing behind.
+		bump: redis.NewScript(lead + `
 if redis.call('HEXISTS', KEYS[1], 's') == 1 then
   local t = redis.call('TIME')
   redis.call('HSET', KEYS[1], 's', string.sub(ARGV[2], 1, 8) .. struct.pack('>I8', t[1] * 1000000 + t[2]))
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end
 redis.call('HDEL', KEYS[1], 'm:' .. ARGV[1])
-return 1`)
+return 1`),
+	}
+}
+
+var (
+	anyServer = newTagScripts("")
+	// For a client whose connections say READONLY: a master that has become a replica,
+	// and of which the client has not heard yet, would answer what it knows itself.
+	masters = newTagScripts(onMaster)
 )
 
 // redisStore is the store on Redis.
@@ -74,9 +87,11 @@ type redisStore struct {
 	client  redis.UniversalClient
 	prompt  bool // the client's calls end with their context
 	plain   bool // the client reads from masters alone
+	scripts *tagScripts
 	guard   *guard
 	prefix  string // of all keys
 	channel string // empty: nobody listens
+	shard   *shard // of a Cluster: instead of the channel
 	tagTTL  time.Duration
 	markTTL time.Duration
 	recent  *recent // what was bumped, or nil
@@ -145,11 +160,10 @@ func (r *redisStore) put(ctx context.Context, entry string, payload []byte, ttl 
 }
 
 func (r *redisStore) mark(ctx context.Context, tags []string, writer string) error {
-	return r.pipelined(ctx, "mark", func(p redis.Pipeliner, run runner) {
+	return r.tell(ctx, "mark", tags, func(_ redis.Pipeliner, run runner) {
 		for _, tag := range tags {
-			run(markScript, r.tagKey(tag), writer, r.markTTL.Milliseconds(), r.tagTTL.Milliseconds())
+			run(r.scripts.mark, r.tagKey(tag), writer, r.markTTL.Milliseconds(), r.tagTTL.Milliseconds())
 		}
-		r.publish(p, tags)
 	})
 }
 
@@ -157,12 +171,11 @@ func (r *redisStore) bump(ctx context.Context, tags []string, writer string) err
 	if r.recent != nil {
 		r.recent.note(tags, time.Now())
 	}
-	return r.pipelined(ctx, "invalidate", func(p redis.Pipeliner, run runner) {
+	return r.tell(ctx, "invalidate", tags, func(_ redis.Pipeliner, run runner) {
 		for _, tag := range tags {
 			fresh := mint()
-			run(bumpScript, r.tagKey(tag), writer, fresh[:], r.tagTTL.Milliseconds())
+			run(r.scripts.bump, r.tagKey(tag), writer, fresh[:], r.tagTTL.Milliseconds())
 		}
-		r.publish(p, tags)
 	})
 }
 
@@ -174,13 +187,24 @@ func (r *redisStore) unmark(ctx context.Context, tags []string, writer string) e
 	})
 }
 
-// publish follows the scripts on the same connection, so that whoever hears of
-// the tags and asks finds them marked or bumped. Rows come before their tables; see
-// mirror.learnAll.
-func (r *redisStore) publish(p redis.Pipeliner, tags []string) {
-	if r.channel != "" {
-		p.Publish(context.Background(), r.channel, strings.Join(rowsFirst(tags), tagSeparator))
+// tell runs the scripts and publishes their tags behind them, so that whoever hears
+// of the tags and asks finds them marked or bumped. On one server that is one round
+// trip, on one connection. On a Cluster it is one to each shard, and then one to the
+// channel's; there it is said too when a script has failed, as one shard may be down
+// alone: who hears of the tags asks, and does not believe its memory. Rows come
+// before their tables; see mirror.learnAll.
+func (r *redisStore) tell(ctx context.Context, op string, tags []string, scripts func(redis.Pipeliner, runner)) error {
+	text := strings.Join(rowsFirst(tags), tagSeparator)
+	if r.shard == nil {
+		return r.pipelined(ctx, op, func(p redis.Pipeliner, run runner) {
+			scripts(p, run)
+			if r.channel != "" {
+				p.Publish(context.Background(), r.channel, text)
+			}
+		})
 	}
+	err := r.pipelined(ctx, op, scripts)
+	return cmp.Or(err, r.shard.say(ctx, text))
 }
 
 func rowsFirst(tags []string) []string {

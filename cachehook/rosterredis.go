@@ -86,7 +86,7 @@ const rosterTimeout = rosterLease / 2
 type rosterStore struct {
 	client   redis.UniversalClient
 	key      string
-	channel  string // empty: nobody listens
+	tell     func(ctx context.Context) // publishes rosterTag; nil: nobody listens
 	instance string
 	settle   time.Duration
 	stay     time.Duration // that an instance which died is waited for
@@ -115,9 +115,8 @@ func (s *rosterStore) ask(ctx context.Context, q rosterQuestion) (a rosterAnswer
 	if a.born == "" || a.token == "" {
 		return a, redisError("keep the roster", errCorrupt)
 	}
-	if len(a.added) > 0 && s.channel != "" {
-		// For speed alone: the others look by themselves before long.
-		_ = s.client.Publish(ctx, s.channel, rosterTag).Err()
+	if len(a.added) > 0 && s.tell != nil {
+		s.tell(ctx) // for speed alone: the others look by themselves before long
 	}
 	return a, nil
 }

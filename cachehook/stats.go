@@ -87,10 +87,14 @@ func (c *Cache) Stats() Stats {
 		Evictions: c.memory.evictions.Load(), Invalidations: n.invalidations.Load(),
 		Untold:    n.untold.Load(),
 		CorruptBy: make(map[string]uint64), Tables: make(map[string]TableStats),
-		RedisErrors: c.guard.errors.Load(), Bypasses: make(map[string]uint64, reasons),
-		Entries: c.memory.entries.Load(), Bytes: c.memory.bytes.Load(), Quarantined: c.pending.len(), InDoubt: c.doubts.len(),
-		Waiting:     c.flights.waiting.Load(),
-		BreakerOpen: c.guard.open(), Trusted: c.trusted(),
+		Bypasses: make(map[string]uint64, reasons),
+		Entries:  c.memory.entries.Load(), Bytes: c.memory.bytes.Load(), Quarantined: c.pending.len(), InDoubt: c.doubts.len(),
+		Waiting: c.flights.waiting.Load(),
+		Trusted: c.trusted(),
+	}
+	for _, g := range c.guards() {
+		s.RedisErrors += g.errors.Load()
+		s.BreakerOpen = s.BreakerOpen || g.open()
 	}
 	for i := range n.bypasses {
 		s.Bypasses[reasonNames[i]] = n.bypasses[i].Load()

@@ -73,7 +73,7 @@ func TestC04StampThatArrivesTwiceRevivesNothing(t *testing.T) {
 	c.setPrice(t, 1, 20) // Redis knows the script now
 	equal(t, "b", b.price(t, 1), 20)
 
-	lose(bumpScript.Hash())
+	lose(anyServer.bump.Hash())
 	done := make(chan error, 1)
 	go func() { done <- a.Model(&product{ID: 1}).Update("price", 77).Error }()
 	receive(t, "the cut", gate.broken)
@@ -110,7 +110,7 @@ func TestC04StampOfAReaderThatArrivesTwiceRevivesNothing(t *testing.T) {
 	}
 	const tag = tablePrefix + "products"
 	stampOf(a, tablePrefix+"other") // it has a connection, and Redis the script
-	lose(readScript.Hash())
+	lose(anyServer.read.Hash())
 	twice := make(chan stamp, 1)
 	go func() {
 		answer, err := a.lookup(ctx, []string{tag}, "")

@@ -155,7 +155,7 @@ func (w *witness) clusterNames(ctx context.Context, cluster *redis.ClusterClient
 	if err != nil {
 		return "", "", err
 	}
-	written, err = cluster.Get(ctx, w.key).Result()
+	written, err = getScript.Run(ctx, cluster, []string{w.key}).Text()
 	if errors.Is(err, redis.Nil) {
 		err = nil
 	}
