@@ -53,7 +53,8 @@ type line struct {
 	// something that was said between it and the last one has not come.
 	read func(m *redis.Message) (text string, ping, whole bool)
 
-	confirmed atomic.Int64 // when the subscription was; 0: not yet
+	begun     chan struct{} // closed when the subscription is confirmed
+	confirmed atomic.Int64  // when it was; 0: not yet
 	failure   atomic.Pointer[error]
 }
 
@@ -61,9 +62,10 @@ type line struct {
 func oneServer(client redis.UniversalClient, name, pings string) func(context.Context) (*line, error) {
 	return func(ctx context.Context) (*line, error) {
 		return &line{
-			sub:  client.Subscribe(ctx, name, pings),
-			ping: func(ctx context.Context, ping string) error { return client.Publish(ctx, pings, ping).Err() },
-			read: func(m *redis.Message) (string, bool, bool) { return m.Payload, m.Channel == pings, true },
+			begun: make(chan struct{}),
+			sub:   client.Subscribe(ctx, name, pings),
+			ping:  func(ctx context.Context, ping string) error { return client.Publish(ctx, pings, ping).Err() },
+			read:  func(m *redis.Message) (string, bool, bool) { return m.Payload, m.Channel == pings, true },
 		}, nil
 	}
 }
@@ -122,7 +124,9 @@ func (c *channel) session(ctx context.Context) error {
 			}
 			c.proof.Store(0)
 			c.confirmed()
-			l.confirmed.Store(c.now())
+			if l.confirmed.Swap(c.now()) == 0 {
+				close(l.begun)
+			}
 		case *redis.Message:
 			text, ping, whole := l.read(m)
 			if !whole {
@@ -163,6 +167,12 @@ func (c *channel) pingLoop(ctx context.Context, l *line, end context.CancelCause
 	defer tick.Stop()
 	slots := make(chan struct{}, maxPings)
 	began := c.now()
+	select { // a ping that comes before its subscription is for nothing
+	case <-ctx.Done():
+		return
+	case <-l.begun:
+	case <-tick.C:
+	}
 	for {
 		sent := c.now()
 		if sent-max(c.proof.Load(), began) > int64(patience) {

@@ -103,8 +103,9 @@ func (s *shard) open(ctx context.Context) (*line, error) {
 	pings := s.pings + strconv.FormatUint(s.sessions, 10)
 	heard := count{}
 	return &line{
-		sub:  node.SSubscribe(ctx, s.channel, pings),
-		ping: func(ctx context.Context, ping string) error { return s.ping(ctx, pings, ping) },
+		begun: make(chan struct{}),
+		sub:   node.SSubscribe(ctx, s.channel, pings),
+		ping:  func(ctx context.Context, ping string) error { return s.ping(ctx, pings, ping) },
 		read: func(m *redis.Message) (text string, ping, whole bool) {
 			ping = m.Channel == pings
 			if ping && m.Payload == "" {
