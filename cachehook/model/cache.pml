@@ -20,6 +20,9 @@
  *
  * Each macro in `check` takes one safeguard away, and then the assertion fails.
  *
+ * A Cluster's shard.go finds by numbers that a message was lost, and forgets all: that
+ * is the subscription cut off and confirmed again.
+ *
  * The known limits are left out: a COMMIT that goes on in the server for longer
  * than the mark of its dead writer; a Redis that loses a mark (eviction,
  * failover) whose writer then dies; a Redis restored from older data, which is
