@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gorminfra/infra/internal/testbed"
 )
@@ -151,5 +152,25 @@ func TestR11ConnectionsToThePrimaryOfBeforeAreNotUsed(t *testing.T) {
 	must(t, conn.QueryRow(ctx, "SELECT count(*) FROM items WHERE n >= 1000").Scan(&there))
 	if there != 8 {
 		t.Errorf("%d of 8 acknowledged writes are on the promoted server", there)
+	}
+}
+
+// A connection may come back to its pool long after the renewal that it is from before.
+func TestLifetimeAfterARenewal(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		since, configured, want time.Duration
+		done                    bool
+	}{
+		{0, time.Hour, time.Millisecond, false},
+		{20 * time.Millisecond, time.Hour, 20 * time.Millisecond, false},
+		{59 * time.Minute, time.Hour, 59 * time.Minute, false},
+		{time.Hour, time.Hour, time.Hour, true},
+		{2 * time.Hour, time.Hour, time.Hour, true},
+		{2 * time.Hour, 0, 2 * time.Hour, false}, // for ever, but for those from before
+	} {
+		if d, done := lifetimeAt(tt.since, tt.configured); d != tt.want || done != tt.done {
+			t.Errorf("%v after a renewal, of %v: %v, %v", tt.since, tt.configured, d, done)
+		}
 	}
 }

@@ -57,10 +57,9 @@ func (r *Resolver) flush(n *node) {
 	}
 }
 
+// renewEvery is how often connections from before a renewal are looked for in the
+// first time after it, when most of them come back.
 const (
-	// renewFor is how long connections from before a renewal are looked for.
-	renewFor = time.Minute
-	// renewEvery is how often, while most of them come back.
 	renewEvery = 20 * time.Millisecond
 	mostRenew  = 2 * time.Second
 )
@@ -79,21 +78,28 @@ func (r *Resolver) renew(n *node) {
 	}
 }
 
-// expire makes the pool close what is older than a renewal.
+// expire makes the pool close what is older than a renewal, however long it was in
+// use: by the lifetime of connections, which grows with the time since then until it
+// is the configured one.
 func (r *Resolver) expire(n *node, db *sql.DB) {
 	from := n.renewing.Load()
 	if from == 0 || n.idle == 0 {
 		return
 	}
-	age := time.Duration(r.now() - from)
-	if age > renewFor {
+	d, done := lifetimeAt(time.Duration(r.now()-from), n.lifetime)
+	db.SetConnMaxLifetime(d)
+	if done {
 		n.renewing.CompareAndSwap(from, 0)
-		db.SetConnMaxLifetime(n.lifetime)
-		return
 	}
-	if n.lifetime <= 0 || age < n.lifetime {
-		db.SetConnMaxLifetime(max(age, time.Millisecond))
+}
+
+// lifetimeAt is what connections may live at a time after a renewal, and whether that
+// is the configured lifetime again; 0: for ever.
+func lifetimeAt(since, configured time.Duration) (d time.Duration, done bool) {
+	if configured > 0 && since >= configured {
+		return configured, true
 	}
+	return max(since, time.Millisecond), false
 }
 
 // jittered is d less up to a tenth.

@@ -50,7 +50,8 @@ func (r *Resolver) sameServer(n *node) func(ctx context.Context, c *pgconn.PgCon
 // leaveServerOfBefore gives up the connections of n's pool when its probe has come to
 // another server, or another run of it, than before: what that one says must not be
 // believed of them. Those that a restart left are dead anyway; through a load
-// balancer, or a name that means another server by now, they live on.
+// balancer, or a name that means another server by now, they live on. What is under
+// way on them was judged by what was known then, and runs to its end.
 func (r *Resolver) leaveServerOfBefore(n *node, id identity) {
 	r.mu.Lock()
 	before := n.identity
@@ -61,8 +62,4 @@ func (r *Resolver) leaveServerOfBefore(n *node, id identity) {
 	n.boot.Store(id.boot) // from here on none to the one before is let in
 	n.run.Add(1)
 	r.renew(n)
-	if !n.isPrimary() {
-		// Reads that are under way there are tried elsewhere; a write would be left open.
-		n.sockets.cut()
-	}
 }
