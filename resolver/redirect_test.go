@@ -63,8 +63,10 @@ func TestR12AWriteOnADemotedNodeIsRedirectedOnce(t *testing.T) {
 	// A primary that refuses writes for another reason is asked once.
 	must(t, next.Set(ctx, "default_transaction_read_only", "on"))
 	var err error
-	eventually(t, "a refusal", func() bool {
-		err = bare.WithContext(inScope(ctx, "refused")).Create(&item{ID: 3003}).Error
+	id := int64(3003)
+	eventually(t, "a refusal", func() bool { // a server learns of a setting a little later
+		id++
+		err = bare.WithContext(inScope(ctx, "refused")).Create(&item{ID: id}).Error
 		return err != nil
 	})
 	if d := g.node("primary").Decisions["retry"] + g.node("replica1").Decisions["retry"]; !isReadOnly(err) || d != 1 {
