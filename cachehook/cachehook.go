@@ -187,10 +187,13 @@ func (c *Cache) connect() {
 	}
 	c.channel = &channel{
 		name: name, open: open, lease: c.cfg.Lease, now: c.now, logger: c.cfg.Logger,
-		confirmed: func() { c.mirror.flush() },
-		heard:     c.heard,
-		lost:      c.witness.doubt,
-		proven:    make(chan struct{}),
+		confirmed: func() {
+			c.mirror.flush()
+			c.catalog.forget() // somebody may have changed the schema meanwhile
+		},
+		heard:  c.heard,
+		lost:   c.witness.doubt,
+		proven: make(chan struct{}),
 	}
 }
 

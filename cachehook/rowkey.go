@@ -115,11 +115,12 @@ func (r *relation) confines(where []sqltext.Predicate) bool {
 // same reports whether two names mean the same column.
 func (r *relation) same(a, b string) bool { return a == b || r.folded && strings.EqualFold(a, b) }
 
-// predicateOn returns a condition that compares the column with parameters alone.
+// predicateOn returns a condition that compares the column with parameters alone, as
+// they are.
 func (r *relation) predicateOn(where []sqltext.Predicate, column string) *sqltext.Predicate {
 	for i := range where {
 		p := &where[i]
-		if r.same(p.Column, column) && len(p.Args) > 0 && !p.Literal && !p.Array {
+		if r.same(p.Column, column) && len(p.Args) > 0 && !p.Literal && !p.Array && !p.Cast {
 			return p
 		}
 	}

@@ -299,6 +299,26 @@ func TestC07RowsOfOtherKindsOfKeys(t *testing.T) {
 	}
 }
 
+// What is compared is not what was passed.
+func TestC07ACastKeyNamesNoRow(t *testing.T) {
+	t.Parallel()
+	dsn := database(t)
+	exec(t, dsn, `CREATE TABLE words (word text PRIMARY KEY, n bigint)`, `INSERT INTO words VALUES ('a', 0)`)
+	db := open(t, dsn, Config{Tables: map[string]Rule{"words": {}}})
+	read := func(where string, key any) (n int64) {
+		must(t, db.Raw("SELECT n FROM words WHERE "+where, key).Scan(&n).Error)
+		return n
+	}
+	for range 2 {
+		read("word = ?", "a")
+		read("word = ?::varchar(1)", "abc")
+	}
+	must(t, db.Exec("UPDATE words SET n = 1 WHERE word = ?::varchar(1)", "abc").Error)
+	equal(t, "after a write by a cast key", read("word = ?", "a"), 1)
+	must(t, db.Exec("UPDATE words SET n = 2 WHERE word = ?", "a").Error)
+	equal(t, "read by a cast key", read("word = ?::varchar(1)", "abc"), 2)
+}
+
 // Two writers, one row each: neither empties the other's.
 func TestC07RowsInOtherInstances(t *testing.T) {
 	t.Parallel()

@@ -14,22 +14,32 @@ import (
 type effect uint8
 
 const (
-	noChange   effect = iota
-	otherNames        // settings on which the meaning of a text may depend
-	otherRole         // who asks, and so what may be read
+	noChange    effect = iota
+	otherNames         // settings on which the meaning of a text may depend
+	otherValues        // settings by which values are understood and written
+	otherRole          // who asks, and so what may be read
 )
 
 // Gate implements hook.Gate. It refuses nothing. A SET outlives its statement on
 // one connection of the pool, so that what is read there is not what others
 // would read: this has to be known before the statement runs.
 func (p part) Gate(_ context.Context, r *hook.Record) error {
-	if r.Text != nil && r.Text.Session {
+	if r.Text != nil && (r.Text.Session || mayHideSet(r)) {
 		p.c.sessionChanges(sessionChange(r))
 	}
 	if r.Text != nil && len(r.Text.UnknownFunctions) > 0 {
 		p.c.functionsChange(r.Text.UnknownFunctions)
 	}
 	return nil
+}
+
+// mayHideSet recognises statements that set something for the session by another
+// name: DO, and an UPDATE of pg_settings.
+func mayHideSet(r *hook.Record) bool {
+	if r.Text.Opaque {
+		return slices.ContainsFunc(wordsOf(r.SQL), func(w string) bool { return w == "set" || w == "reset" || w == "set_config" })
+	}
+	return writesSettings(r.Text)
 }
 
 // functionsChange is sessionChanges for functions whose text says set_config(…, false),
@@ -50,6 +60,9 @@ func (c *Cache) sessionChanges(what effect) {
 		c.sessions.Add(1)
 		c.catalog.forget()
 		c.cfg.Logger.Info("cachehook: the settings of a session were changed: tables whose name is in several schemas are cached no more where a statement does not name the schema, and tables under row-level security not at all")
+	case what == otherValues && !c.roles.Swap(true):
+		c.sessions.Add(1)
+		c.cfg.Logger.Warn("cachehook: a setting of a session was changed by which values are written, as its time zone, and stays with its connection in the pool: no result is cached any more by this process; use SET LOCAL in a transaction, or set it for all connections")
 	case what == otherRole && !c.roles.Swap(true):
 		c.sessions.Add(1)
 		c.cfg.Logger.Warn("cachehook: the role of a session was changed, which stays with its connection in the pool: no result is cached any more by this process; use SET LOCAL in a transaction")
@@ -74,7 +87,7 @@ func wordSet(words string) map[string]bool {
 // certainly harmless counts.
 func sessionChange(r *hook.Record) effect {
 	words := wordsOf(r.SQL)
-	if r.Text.Multiple || strings.Contains(r.SQL, "--") || strings.Contains(r.SQL, "/*") {
+	if r.Text.Multiple || r.Text.Opaque || writesSettings(r.Text) || strings.Contains(r.SQL, "--") || strings.Contains(r.SQL, "/*") {
 		return worst(words, r.Args) // where which words stand is not certain
 	}
 	switch r.Text.Operation {
@@ -143,13 +156,29 @@ func worst(words []string, args []any) effect {
 	if slices.ContainsFunc(words, isRole) {
 		return otherRole
 	}
-	for _, a := range args {
-		if s, ok := a.(string); ok && isRole(strings.ToLower(s)) {
-			return otherRole
+	what := otherNames
+	for i, w := range words {
+		if valueSettings[w] || w == "zone" && i > 0 && words[i-1] == "time" {
+			what = otherValues
 		}
 	}
-	return otherNames
+	for _, a := range args {
+		s, _ := a.(string)
+		switch s = strings.ToLower(s); {
+		case isRole(s):
+			return otherRole
+		case valueSettings[s]:
+			what = otherValues
+		}
+	}
+	return what
 }
+
+// valueSettings are those that pgIdentity names, but for the search path, which no
+// unqualified name of several schemas is trusted under.
+var valueSettings = wordSet(`timezone datestyle intervalstyle extra_float_digits bytea_output lc_monetary lc_numeric
+	lc_time default_text_search_config xmloption xmlbinary standard_conforming_strings array_nulls
+	transform_null_equals row_security`)
 
 func isRole(word string) bool {
 	return word == "role" || word == "authorization" || word == "session_authorization"

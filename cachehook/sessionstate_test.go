@@ -20,7 +20,6 @@ func TestSessionChanges(t *testing.T) {
 		{"SET search_path TO b", nil, otherNames},
 		{"SET SCHEMA 'b'", nil, otherNames},
 		{`SET SESSION "search_path" = b`, nil, otherNames},
-		{"SET TIME ZONE 'UTC'", nil, otherNames},
 		{"RESET ALL", nil, otherNames},
 		{"RESET search_path", nil, otherNames},
 		{"SELECT set_config('search_path', ?, false)", []any{"b"}, otherNames},
@@ -29,6 +28,10 @@ func TestSessionChanges(t *testing.T) {
 		{"SELECT set_config('a', 'true', false) -- true", nil, otherNames},
 		{"SET /* local */ search_path TO b", nil, otherNames},
 		{"SELECT 1; SET SCHEMA 'b'", nil, otherNames},
+
+		{"SET TIME ZONE 'UTC'", nil, otherValues},
+		{"set\n  TimeZone = 'UTC'", nil, otherValues},
+		{"SELECT set_config(?, ?, false)", []any{"DateStyle", "German"}, otherValues},
 
 		{"SET ROLE bob", nil, otherRole},
 		{"SET SESSION ROLE bob", nil, otherRole},
@@ -122,4 +125,36 @@ func TestC11RoleOfTheSessionChanged(t *testing.T) {
 	db.price(t, 1)
 	db.price(t, 1)
 	equal(t, "hits after RESET ROLE", db.seen.count(hook.L1), hits+1)
+}
+
+func TestStatementsThatSetBySomeOtherName(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		sql  string
+		want effect
+	}{
+		{"DO $$ BEGIN SET app.tenant = 'b'; END $$", otherNames},
+		{"DO $$ BEGIN PERFORM SET_CONFIG('app.tenant', 'b', false); END $$", otherNames},
+		{"DO $$ BEGIN SET ROLE bob; END $$", otherRole},
+		{"UPDATE pg_settings SET setting = 'UTC' WHERE name = 'TimeZone'", otherValues},
+		{"UPDATE pg_catalog.pg_settings SET setting = 'b' WHERE name = 'app.tenant'", otherNames},
+	} {
+		r := &hook.Record{SQL: c.sql, Text: sqltext.Analyze(c.sql)}
+		if !mayHideSet(r) || sessionChange(r) != c.want {
+			t.Errorf("%s: %v, %v, want %v", c.sql, mayHideSet(r), sessionChange(r), c.want)
+		}
+		if !touches(c.sql) {
+			t.Errorf("%s leaves the tenant of a session believed", c.sql)
+		}
+	}
+	for _, sql := range []string{"SELECT SET_CONFIG('app.tenant', 'b', false)", "SET\n app.tenant = 'b'", "/* x */ SET app.tenant = 'b'", "SELECT 1; SET app.tenant = 'b'", "DISCARD ALL"} {
+		if !touches(sql) {
+			t.Errorf("%s leaves the tenant of a session believed", sql)
+		}
+	}
+	for _, sql := range []string{"SELECT * FROM settings WHERE id = $1", "UPDATE products SET price = 1", "INSERT INTO pg_setting VALUES (1)"} {
+		if r := (&hook.Record{SQL: sql, Text: sqltext.Analyze(sql)}); touches(sql) || mayHideSet(r) {
+			t.Errorf("%s sets nothing", sql)
+		}
+	}
 }

@@ -3,11 +3,14 @@ package cachehook
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/multitracer"
 	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/gorminfra/infra/internal/sqltext"
 )
 
 // SessionTenant makes each session of a pool ask for the tenant of the statement
@@ -95,8 +98,13 @@ func (s *sessionTenant) follow(ctx context.Context, conn *pgx.Conn) context.Cont
 
 // touches reports whether a statement may set the setting itself.
 func touches(sql string) bool {
-	word, _, _ := strings.Cut(strings.TrimSpace(sql), " ")
-	return strings.EqualFold(word, "set") || strings.EqualFold(word, "reset") || strings.EqualFold(word, "discard") || strings.Contains(sql, "set_config")
+	st := sqltext.Analyze(sql)
+	return st.Session || st.Opaque || st.Multiple || st.Operation == sqltext.Unknown || writesSettings(st)
+}
+
+// writesSettings recognises UPDATE pg_settings, which is SET by another name.
+func writesSettings(st *sqltext.Statement) bool {
+	return slices.ContainsFunc(st.Writes, func(t sqltext.Table) bool { return t.Name == "pg_settings" })
 }
 
 // forget has the setting set anew before the next statement.

@@ -243,6 +243,7 @@ func (p *parser) operand(from, to int, pred *Predicate) int {
 		if end == i+1 {
 			break
 		}
+		pred.Cast = true
 		i = end
 	}
 	return i

@@ -112,6 +112,9 @@ type Predicate struct {
 	Literal bool
 	// Array: the one parameter of Args holds all values, as in "= ANY($1)".
 	Array bool
+	// Cast: a value is cast first, and what is compared may be another one than was
+	// passed: 'abcdef'::varchar(3).
+	Cast bool
 }
 
 // ReadOnly reports whether the statement certainly only reads and is safe on a
