@@ -2,6 +2,7 @@ package infra_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -322,6 +323,52 @@ func TestAResultThatBreaksWhileTheCacheReadsItIsReadOnceMore(t *testing.T) {
 	if !read() {
 		t.Error("what the second attempt read was not kept")
 	}
+}
+
+// What a function of a Fetch reads on a replica that is behind would be kept under
+// the stamps of now.
+func TestC05FetchKeepsNothingThatAReplicaHasOld(t *testing.T) {
+	t.Parallel()
+	cluster := testbed.NewCluster(t, testbed.ClusterConfig{Replicas: 1})
+	s := newShop(t, cluster)
+	db, other := s.open(t), s.open(t)
+	cfg := s.everything(t)
+	cfg.Resolver.MaxLag = time.Hour
+	p := use(t, db, cfg)
+	cfg.Metrics.Registerer = prometheus.NewRegistry()
+	use(t, other, cfg)
+	reads := map[string]func(ctx context.Context) (int64, error){
+		"a read": func(ctx context.Context) (id int64, err error) {
+			return id, db.WithContext(ctx).Raw("SELECT customer_id FROM orders WHERE id = 1").Scan(&id).Error
+		},
+		"a read-only transaction": func(ctx context.Context) (id int64, err error) {
+			return id, db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
+				return tx.Raw("SELECT customer_id FROM orders WHERE id = 1").Scan(&id).Error
+			}, &sql.TxOptions{ReadOnly: true})
+		},
+	}
+	fetch := func(key string) int64 {
+		v, err := cachehook.Fetch(deadline(t), p.Cache(), key, time.Minute, []string{cachehook.Table("orders")}, reads[key])
+		check(t, err)
+		return v
+	}
+	eventually(t, "reads to go to the replica", func() bool {
+		ctx, sc := p.Begin(context.Background(), "read")
+		check(t, db.WithContext(ctx).Find(&[]Order{}).Error)
+		return sc.End().Nodes["primary"] == 0
+	})
+	next := int64(1)
+	for key := range reads {
+		if fetch(key) == 1 {
+			next = 2
+		}
+	}
+	check(t, cluster.Replica(0).PauseReplay(deadline(t)))
+	check(t, other.Model(&Order{}).Where("id = ?", 1).Update("customer_id", next).Error)
+	for key := range reads {
+		eventually(t, key+" to show the write", func() bool { return fetch(key) == next }) // within the Lease
+	}
+	check(t, cluster.Replica(0).ResumeReplay(deadline(t)))
 }
 
 func TestViewsThatDoMoreThanReadAreWrites(t *testing.T) {

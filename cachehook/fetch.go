@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/gorminfra/infra/internal/hook"
 )
 
 // Fetch returns what is cached under key, or calls load, keeps what it returns
@@ -18,8 +20,9 @@ import (
 //
 // A value is the caller's own: types that hold no pointers, slices or maps are
 // copied as they are, []byte is cloned, and all others go through JSON, so that
-// what is unexported or tagged json:"-" is lost. load must not read inside a
-// transaction that has written.
+// what is unexported or tagged json:"-" is lost. load must use the context that it
+// gets: its reads then go where the latest write of the tags has been replayed, or to
+// the primary. It must not read inside a transaction that has written.
 //
 // A value that is in use is loaded anew in the background, as the results of queries
 // are: by [Config.EarlyRefresh] shortly before its time ends, and after that for as
@@ -113,6 +116,9 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 func fetchWork[T any](ctx context.Context, c *Cache, q *query, s standing, form form, load func(context.Context) (T, error), aging *entry) (landing, func()) {
 	if e, at, _ := c.again(q, s.stamps, s.asked, &s.why); e != nil && (aging == nil || e != aging && c.now() < e.expires) {
 		return landing{verdict: landed, entry: e, fromL2: at == inRedis}, nil
+	}
+	if lsn, known := c.floors.floor(q.cells, s.stamps); c.off&lsnSafeguard == 0 {
+		ctx = hook.WithFresh(ctx, !known, lsn)
 	}
 	began := c.now()
 	v, err := load(ctx)

@@ -94,19 +94,21 @@ func (p *Pool) BeginTx(ctx context.Context, opts *sql.TxOptions) (gorm.ConnPool,
 	}
 	st := p.hub.stages.Load()
 	node := p.hub.Primary()
+	hint := p.hint
 	if st.router != nil {
+		hint = st.freshTx(ctx, hint)
 		var err error
-		if node, err = st.router.RouteTx(ctx, opts, p.hint); err != nil {
+		if node, err = st.router.RouteTx(ctx, opts, hint); err != nil {
 			return (*Tx)(nil), err
 		}
 	}
 	tx, err := begunTx(ctx, st, node, opts)
 	if err != nil {
-		if tx, err = beginAgain(ctx, st, node, opts, p.hint, err); err != nil {
+		if tx, err = beginAgain(ctx, st, node, opts, hint, err); err != nil {
 			return tx, err
 		}
 	}
-	tx.(*Tx).opening.open(p.hint)
+	tx.(*Tx).opening.open(hint)
 	return tx, nil
 }
 

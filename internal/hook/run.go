@@ -253,6 +253,7 @@ func (r *Record) route(ctx context.Context) (*Node, error) {
 	if r.stages.router == nil {
 		return r.hub.Primary(), nil
 	}
+	r.needFresh(ctx)
 	return r.stages.router.Route(ctx, r)
 }
 
