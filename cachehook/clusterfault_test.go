@@ -276,7 +276,7 @@ func TestC06ClusterStampsAreReadFromMasters(t *testing.T) {
 	c := newCluster(t, testbed.RedisClusterConfig{})
 	_, replica, err := c.Shard(c.ctx, 0)
 	must(t, err)
-	key := ""
+	var key string
 	for i := 0; ; i++ {
 		key = fmt.Sprintf("infra:x:cache:t:%d", i)
 		if _, shard := slotOf(key); shard == 0 {

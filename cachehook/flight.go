@@ -106,7 +106,6 @@ func (g *flights) start(name string, f *flight, work func() (landing, func())) {
 func (g *flights) pilot(j journey) {
 	for {
 		g.fly(j)
-		j = journey{}
 		if g.idle.Add(1) > maxIdlePilots {
 			g.idle.Add(-1)
 			return

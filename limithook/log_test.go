@@ -109,7 +109,7 @@ func TestMemoryAgreesWithOracle(t *testing.T) {
 				contexts := make([]context.Context, len(users))
 				for i := range users {
 					users[i].rate = rate{lim.user, int64(cfg.PerUser.Window)}
-					contexts[i] = as(fmt.Sprint(i))
+					contexts[i] = as(fmt.Sprint(i)) //nolint:fatcontext // one for each
 				}
 				global := oracle{rate: rate{lim.global, int64(cfg.Global.Window)}}
 				limit := max(lim.user, lim.global)
