@@ -126,6 +126,7 @@ func TestC06ClusterChannelMoveThatIsCalledOff(t *testing.T) {
 	// No ping falls between: b's are seconds apart, and a has none.
 	a, b := c.open(t, Config{Lease: RevalidateAlways}), c.open(t, Config{Lease: time.Minute})
 	ready(t, a, b)
+	a.price(t, 1) // it has the catalogue, and does not empty everything with each write
 	cached(t, b)
 	slot, shard := slotOf(b.cache.channel.name)
 	from, _, err := c.Shard(c.ctx, shard)
