@@ -155,6 +155,7 @@ func TestC06ClusterLease(t *testing.T) {
 				}
 				a, b := connect(), connect()
 				ready(t, a, b)
+				b.price(t, 1) // from here on it has the catalogue
 				for i := int64(1); i <= 30; i++ {
 					seesWithin(t, a, b, i) // revalidating: at once, as its lease is negative
 					equal(t, "b again", b.price(t, 1), i)
