@@ -23,7 +23,7 @@ func WithFresh(ctx context.Context, primary bool, minLSN uint64) context.Context
 
 // needFresh notes what the context asks for. Without a Server nobody does.
 func (r *Record) needFresh(ctx context.Context) {
-	if r.stages.server == nil {
+	if r.stages.server == nil || r.Access != ReadOnly {
 		return
 	}
 	if f, ok := ctx.Value(freshKey{}).(fresh); ok {

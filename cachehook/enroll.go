@@ -1,0 +1,38 @@
+package cachehook
+
+import (
+	"context"
+	"time"
+)
+
+// patientKey marks a context whose reads wait longer for the roster: warming is
+// for nothing when its results are not kept.
+type patientKey struct{}
+
+const patienceOfWarming = 5 * time.Second
+
+// enroll waits until the roster admits the cells: at most Config.Timeout from when
+// a table was first asked for.
+func (c *Cache) enroll(ctx context.Context, cells []*cell) bool {
+	patience := c.cfg.Timeout
+	if ctx.Value(patientKey{}) != nil {
+		patience = patienceOfWarming
+	}
+	if c.roster.enroll(ctx, cells, patience) {
+		return true
+	}
+	c.counts.bypass(reasonRoster)
+	return false
+}
+
+// bumpListed gives tables new stamps that were perhaps written untold.
+func (c *Cache) bumpListed(_ context.Context, tables []string) error {
+	tags := make([]string, 0, 2*len(tables))
+	for _, t := range tables {
+		tags = append(tags, t, wholeTag(t))
+	}
+	cells := c.hold(tags)
+	err := c.store.bump(context.Background(), tags, "")
+	c.release(cells, true) // on an error nothing of them is admitted
+	return err
+}
