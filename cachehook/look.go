@@ -49,21 +49,22 @@ func (r *redisStore) look(ctx context.Context, op string, fill func(p redis.Pipe
 // lookup implements store. A tag is nearly always there and without a mark, and
 // then it takes no script to read it: a script costs the server as much as ten
 // plain commands. The others are read by script, in a second round trip. A row's tag
-// is often not there, so that it is made at once where it is missing: by a command
-// that knows no clock, so that one which arrives twice makes the same stamp again if
-// the tag was written and then evicted in between.
+// is often not there, so that the first one makes it where it is missing. An HSETNX
+// would do that but for its arriving twice: it knows no clock, and would give a tag
+// that was written and then evicted in between its first stamp again. So it is a
+// script, which only looks whether the tag is there if it is: a third of a
+// microsecond more of Redis' time, and two and a half where the tag is made.
 func (r *redisStore) lookup(ctx context.Context, tags []string, entry string) (answer, error) {
 	if !r.plain {
 		return r.lookupByScript(ctx, tags, entry)
 	}
 	var e entryRead
 	fields := make([]*redis.MapStringStringCmd, len(tags))
-	err := r.look(ctx, "look up", func(p redis.Pipeliner, _ runner) {
+	err := r.look(ctx, "look up", func(p redis.Pipeliner, run runner) {
 		for i, tag := range tags {
 			if isRow(tag) {
 				fresh := mint()
-				p.HSetNX(context.Background(), r.tagKey(tag), "s", fresh[:])
-				p.ExpireNX(context.Background(), r.tagKey(tag), r.tagTTL)
+				run(r.scripts.birth, r.tagKey(tag), fresh[:], r.tagTTL.Milliseconds())
 			}
 			fields[i] = p.HGetAll(context.Background(), r.tagKey(tag))
 		}

@@ -20,7 +20,7 @@ import (
 // other writes between. So the second half of a stamp is Redis' clock: it is another
 // one at each arrival. Otherwise the later arrival would bring back the stamp of the
 // first, and with it what was read before those other writes.
-type tagScripts struct{ read, mark, bump *redis.Script }
+type tagScripts struct{ read, birth, mark, bump *redis.Script }
 
 // newTagScripts makes them, with a line that leads them. The client sends scripts to
 // masters alone.
@@ -50,6 +50,16 @@ if mint or not stamp then
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end
 return {stamp, marks}`),
+
+		// KEYS[1] tag; ARGV random bytes for its first stamp, its TTL in ms. It does
+		// nothing to a tag that is there.
+		birth: redis.NewScript(lead + `
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  local t = redis.call('TIME')
+  redis.call('HSET', KEYS[1], 's', string.sub(ARGV[1], 1, 8) .. struct.pack('>I8', t[1] * 1000000 + t[2]))
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+return 1`),
 
 		// KEYS[1] tag; ARGV writer, ms until the mark runs out, the tag's TTL.
 		mark: redis.NewScript(lead + `

@@ -91,6 +91,16 @@ func TestC04StampThatArrivesTwiceRevivesNothing(t *testing.T) {
 // evicted in between.
 func TestC04StampOfAReaderThatArrivesTwiceRevivesNothing(t *testing.T) {
 	t.Parallel()
+	table := tableTag("products")
+	for name, tag := range map[string]string{"table": table, "whole": wholeTag(table), "row": rowTag(table, "1")} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			stampArrivesTwice(t, tag)
+		})
+	}
+}
+
+func stampArrivesTwice(t *testing.T, tag string) {
 	rdb, name := client(t)
 	gated, gate, lose := throughGate(t)
 	store := func(rdb redis.UniversalClient) *redisStore {
@@ -108,9 +118,13 @@ func TestC04StampOfAReaderThatArrivesTwiceRevivesNothing(t *testing.T) {
 		must(t, err)
 		return answer.stamps[0]
 	}
-	const tag = tablePrefix + "products"
-	stampOf(a, tablePrefix+"other") // it has a connection, and Redis the script
-	lose(anyServer.read.Hash())
+	stampOf(a, tableTag("other")) // it has a connection, and Redis the scripts
+	stampOf(a, rowTag(tableTag("other"), "1"))
+	if isRow(tag) {
+		lose(a.tagKey(tag))
+	} else {
+		lose(anyServer.read.Hash())
+	}
 	twice := make(chan stamp, 1)
 	go func() {
 		answer, err := a.lookup(ctx, []string{tag}, "")
@@ -129,4 +143,36 @@ func TestC04StampOfAReaderThatArrivesTwiceRevivesNothing(t *testing.T) {
 	if again := <-twice; again == first {
 		t.Errorf("the stamp %v of before a write is back", again)
 	}
+}
+
+// What a reader sees of that: it has kept a row under the stamp that another made for
+// the row's tag, and the row is written, and its tag evicted, before the other's
+// question arrives once more.
+func TestC04RowIsNotServedAgainUnderAStampThatArrivesTwice(t *testing.T) {
+	t.Parallel()
+	rdb, name := client(t)
+	gated, gate, lose := throughGate(t)
+	dsn := database(t)
+	cfg := Config{Redis: rdb, Name: name, Lease: RevalidateAlways, Timeout: 10 * time.Second}
+	b, c := open(t, dsn, cfg), open(t, dsn, cfg)
+	cfg.Redis = gated
+	a := open(t, dsn, cfg)
+	ready(t, a, b, c)
+	c.catalogLoaded(t)               // so that it bumps the row
+	equal(t, "a", a.price(t, 2), 20) // it has a connection, and Redis the scripts
+	tag := a.cache.store.(*redisStore).tagKey(rowTag(a.table(t, "products"), "1"))
+
+	lose(tag)
+	done := make(chan int64, 1)
+	go func() { done <- a.price(t, 1) }()
+	receive(t, "the cut", gate.broken)
+	equal(t, "b", b.price(t, 1), 10)
+	hits := b.cache.Stats().L1Hits
+	equal(t, "b again", b.price(t, 1), 10)
+	equal(t, "b has kept it", b.cache.Stats().L1Hits > hits, true)
+	c.setPrice(t, 1, 77)
+	must(t, rdb.Del(context.Background(), tag).Err())
+	close(gate.goOn)
+	equal(t, "a", <-done, 77)
+	equal(t, "b after the second arrival", b.price(t, 1), 77)
 }
