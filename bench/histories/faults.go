@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -166,33 +165,14 @@ func (p *parent) succeed(ctx context.Context, from int64, old, next *testbed.Nod
 // noticed is how long after a promotion a worker may still go by the old primary.
 const noticed = 2 * time.Second
 
-// schedule lets the faults happen, each once in every round, in an order that is
-// drawn, until the end is reached. It returns the first error.
-func (p *parent) schedule(ctx context.Context, chosen []fault, over func() bool) error {
-	for round := 0; ; round++ {
-		order := p.random.Perm(len(chosen))
-		if len(order) == 0 {
-			order = []int{-1}
-		}
-		for _, i := range order {
-			if p.between(ctx, 200*time.Millisecond, 600*time.Millisecond) != nil || over() && (round > 0 || i < 0) {
-				return nil //nolint:nilerr // the end of ctx ends the schedule
-			}
-			if i < 0 {
-				continue
-			}
-			f := chosen[i]
-			from := p.clock.Now()
-			// What has begun is undone, also when the time is over.
-			doing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-			err := f.Run(doing, p)
-			cancel()
-			if err != nil {
-				return fmt.Errorf("fault %s: %w", f.Name, err)
-			}
-			p.happened[f.Name] = append(p.happened[f.Name], run.Span{From: from, To: p.clock.Now()})
-		}
+// schedule lets the faults happen until enough was done.
+func (p *parent) schedule(ctx context.Context) error {
+	s := run.Schedule[*parent]{
+		Faults: p.settings.faults, Order: p.random.Perm, Failure: p.failure, Now: p.clock.Now,
+		Pause:  func(ctx context.Context) error { return p.between(ctx, 200*time.Millisecond, 600*time.Millisecond) },
+		Enough: func() bool { return p.readBacks() >= p.settings.ops },
 	}
+	return s.Run(ctx, p, p.happened)
 }
 
 func newRandom(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }

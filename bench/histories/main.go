@@ -64,12 +64,18 @@ func main() {
 			return
 		}
 	}
-	s, asJSON, err := parse(os.Args[1:])
+	os.Exit(prove(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// prove lets a history happen as the arguments say, and returns how the program is
+// to exit. Whatever becomes of it, its seed is told.
+func prove(args []string, out, errOut io.Writer) int {
+	s, asJSON, err := parse(args, errOut)
 	if err != nil {
 		if !errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(os.Stderr, "histories:", err)
+			fmt.Fprintln(errOut, "histories:", err)
 		}
-		os.Exit(exitFailed)
+		return exitFailed
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -77,18 +83,19 @@ func main() {
 	if s.area == cache {
 		show = showCache
 	}
-	good, err := show(ctx, s, asJSON)
+	good, err := show(ctx, s, asJSON, out)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "histories: seed %d: %v\n", s.seed, err)
-		os.Exit(exitFailed)
+		fmt.Fprintf(errOut, "histories: seed %d: %v\n", s.seed, err)
+		return exitFailed
 	}
 	if !good {
-		os.Exit(exitViolation)
+		return exitViolation
 	}
+	return 0
 }
 
 // showRouting reports whether the run counts and found nothing.
-func showRouting(ctx context.Context, s settings, asJSON bool) (good bool, err error) {
+func showRouting(ctx context.Context, s settings, asJSON bool, out io.Writer) (good bool, err error) {
 	if s.faults, err = run.Choose(faults, s.names); err != nil {
 		return false, err
 	}
@@ -99,12 +106,12 @@ func showRouting(ctx context.Context, s settings, asJSON bool) (good bool, err e
 	found, early := check(h)
 	sum := summarize(s, h, happened, found)
 	sum.Early = early
-	show(sum, asJSON, sum.print)
+	show(out, sum, asJSON, sum.print)
 	return len(sum.found) == 0 && len(sum.NoProof) == 0, nil
 }
 
 // showCache is showRouting for the cache.
-func showCache(ctx context.Context, s settings, asJSON bool) (good bool, err error) {
+func showCache(ctx context.Context, s settings, asJSON bool, out io.Writer) (good bool, err error) {
 	sum, err := cached.Run(ctx, cached.Settings{
 		Ops: s.ops, Seed: s.seed, Faults: s.names, Limit: s.limit, Workers: s.workers,
 		Readers: s.sessions, Replicas: s.replicas, Keep: s.keep,
@@ -112,22 +119,23 @@ func showCache(ctx context.Context, s settings, asJSON bool) (good bool, err err
 	if err != nil {
 		return false, err
 	}
-	show(sum, asJSON, sum.Print)
+	show(out, sum, asJSON, sum.Print)
 	return len(sum.Violations) == 0 && len(sum.NoProof) == 0, nil
 }
 
-func show(sum any, asJSON bool, write func(io.Writer)) {
+func show(out io.Writer, sum any, asJSON bool, write func(io.Writer)) {
 	if !asJSON {
-		write(os.Stdout)
+		write(out)
 		return
 	}
-	enc := json.NewEncoder(os.Stdout)
+	enc := json.NewEncoder(out)
 	enc.SetIndent("", "  ")
 	_ = enc.Encode(sum)
 }
 
-func parse(args []string) (s settings, asJSON bool, err error) {
+func parse(args []string, help io.Writer) (s settings, asJSON bool, err error) {
 	flags := flag.NewFlagSet("histories", flag.ContinueOnError)
+	flags.SetOutput(help)
 	flags.StringVar(&s.area, "area", routing, "what to prove: routing or cache")
 	flags.Int64Var(&s.ops, "ops", 20_000, "to run for: read-backs of own writes for routing, operations for the cache; every fault happens at least once")
 	flags.Uint64Var(&s.seed, "seed", 0, "of everything that is drawn; 0 draws one")

@@ -106,7 +106,7 @@ func play(ctx context.Context, s settings) (h *history, happened run.Happened, e
 	}
 	limited, cancel := context.WithTimeout(ctx, s.limit)
 	defer cancel()
-	err = p.schedule(limited, s.faults, func() bool { return p.readBacks() >= s.ops })
+	err = p.schedule(limited)
 	if err := errors.Join(err, ctx.Err()); err != nil {
 		return nil, nil, err
 	}

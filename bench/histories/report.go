@@ -72,8 +72,9 @@ func summarize(s settings, h *history, happened run.Happened, found []violation)
 			sum.NoProof = append(sum.NoProof, "no session of a killed worker went on in another one")
 		}
 	}
-	if sum.Share < leastShare {
-		sum.NoProof = append(sum.NoProof, fmt.Sprintf("%.1f %% of the read-backs came from replicas: must be at least %.0f %%", 100*sum.Share, 100*leastShare))
+	share := run.Share{Part: sum.FromReplicas, Whole: sum.ReadBacks, Least: leastShare, What: "of the read-backs came from replicas"}
+	if sum.Share = share.Value(); share.NoProof() != "" {
+		sum.NoProof = append(sum.NoProof, share.NoProof())
 	}
 	if int64(sum.ReadBacks) < s.ops {
 		sum.NoProof = append(sum.NoProof, fmt.Sprintf("the time was over after %d of %d read-backs", sum.ReadBacks, s.ops))
@@ -146,7 +147,6 @@ func (sum *summary) count(h *history) {
 	sum.Seconds = seconds(last - first)
 	sum.PerSecond = float64(len(h.ops)) / max(sum.Seconds, 1e-9)
 	sum.ReadBacksPerSecond = float64(sum.ReadBacks) / max(sum.Seconds, 1e-9)
-	sum.Share = float64(sum.FromReplicas) / float64(max(sum.ReadBacks, 1))
 }
 
 func (sum *summary) print(out io.Writer) {

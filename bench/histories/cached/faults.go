@@ -3,7 +3,6 @@ package cached
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -30,47 +29,14 @@ var faults = []fault{
 	{Name: "freeze-worker", Run: freezeWorker},
 }
 
-// schedule lets the faults happen, each once in every round, in an order that is
-// drawn, until enough was done. It returns the first error.
+// schedule lets the faults happen until enough was done.
 func (p *parent) schedule(ctx context.Context) error {
-	chosen := p.settings.faults
-	for round := 0; ; round++ {
-		order := p.random.Perm(len(chosen))
-		if len(order) == 0 {
-			order = []int{-1}
-		}
-		for _, i := range order {
-			enough := p.ops() >= p.settings.Ops && (round > 0 || i < 0)
-			if p.between(ctx, time.Second, 4*time.Second) != nil || enough {
-				return nil //nolint:nilerr // the end of ctx ends the schedule
-			}
-			select {
-			case err := <-p.failure:
-				return err
-			default:
-			}
-			if i < 0 {
-				continue
-			}
-			if err := p.happen(ctx, chosen[i]); err != nil {
-				return fmt.Errorf("fault %s: %w", chosen[i].Name, err)
-			}
-		}
+	s := run.Schedule[*parent]{
+		Faults: p.settings.faults, Order: p.random.Perm, Failure: p.failure, Now: p.clock.Now,
+		Pause:  func(ctx context.Context) error { return p.between(ctx, time.Second, 4*time.Second) },
+		Enough: func() bool { return p.ops() >= p.settings.Ops },
 	}
-}
-
-// happen lets one fault happen. What has begun is undone, also when the time is
-// over.
-func (p *parent) happen(ctx context.Context, f fault) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-	defer cancel()
-	s := run.Span{From: p.clock.Now()}
-	if err := f.Run(ctx, p); err != nil {
-		return err
-	}
-	s.To = p.clock.Now()
-	p.happened[f.Name] = append(p.happened[f.Name], s)
-	return nil
+	return s.Run(ctx, p, p.happened)
 }
 
 func (p *parent) between(ctx context.Context, least, most time.Duration) error {

@@ -83,11 +83,15 @@ func summarize(s Settings, h *history, happened run.Happened, found []violation)
 			sum.NoProof = append(sum.NoProof, why)
 		}
 	}
-	if sum.Hits < leastHits {
-		sum.NoProof = append(sum.NoProof, fmt.Sprintf("%.1f %% of the cacheable reads were hits: must be at least %.0f %%", 100*sum.Hits, 100*leastHits))
-	}
-	if sum.FillShare < leastFills {
-		sum.NoProof = append(sum.NoProof, fmt.Sprintf("%.1f %% of the fills came from replicas: must be at least %.0f %%", 100*sum.FillShare, 100*leastFills))
+	hits := sum.share(fromL1, fromL2, fromShared)
+	hits.Least, hits.What = leastHits, "of the cacheable reads were hits"
+	fills := run.Share{Part: sum.FromReplicas, Whole: sum.Fills, Least: leastFills, What: "of the fills came from replicas"}
+	sum.Hits, sum.HitsL1, sum.HitsL2 = hits.Value(), sum.share(fromL1).Value(), sum.share(fromL2).Value()
+	sum.FillShare = fills.Value()
+	for _, share := range []run.Share{hits, fills} {
+		if why := share.NoProof(); why != "" {
+			sum.NoProof = append(sum.NoProof, why)
+		}
 	}
 	if int64(sum.Total) < s.Ops {
 		sum.NoProof = append(sum.NoProof, fmt.Sprintf("the time was over after %d of %d operations", sum.Total, s.Ops))
@@ -161,15 +165,15 @@ func (sum *Summary) count(h *history) {
 	}
 	sum.Seconds = seconds(last - first)
 	sum.PerSecond = float64(sum.Total) / max(sum.Seconds, 1e-9)
-	share := func(of ...source) float64 {
-		n := 0
-		for _, s := range of {
-			n += sum.Sources[s.String()]
-		}
-		return float64(n) / float64(max(sum.Cacheable, 1))
+}
+
+// share is that of the cacheable reads whose answers came from there.
+func (sum *Summary) share(of ...source) run.Share {
+	s := run.Share{Whole: sum.Cacheable}
+	for _, from := range of {
+		s.Part += sum.Sources[from.String()]
 	}
-	sum.Hits, sum.HitsL1, sum.HitsL2 = share(fromL1, fromL2, fromShared), share(fromL1), share(fromL2)
-	sum.FillShare = float64(sum.FromReplicas) / float64(max(sum.Fills, 1))
+	return s
 }
 
 func (sum *Summary) countRead(h *history, o *op) {

@@ -24,33 +24,44 @@ type Traffic struct {
 type Met struct {
 	Name       string  `json:"name"`
 	Times      int     `json:"times"`
+	Idle       int     `json:"times_without_traffic"`
 	Seconds    float64 `json:"seconds"`
-	Operations int     `json:"operations"` // that overlapped it
+	Operations int     `json:"operations"` // that overlapped it, each once
 	Failed     int     `json:"failed"`     // of these
 	SlowestMS  float64 `json:"slowest_ms"` // of these
 }
 
-// Meet holds a fault's times against n operations in the order of their starts.
-// at returns one of them; counts is false for what is no traffic.
+// Meet holds a fault's times against n operations. at returns one of them; counts
+// is false for what is no traffic.
 func Meet(name string, spans []Span, n int, at func(i int) (t Traffic, counts bool)) Met {
 	m := Met{Name: name, Times: len(spans)}
-	for _, s := range spans {
+	met := make([]bool, len(spans))
+	for i := range n {
+		t, counts := at(i)
+		if !counts {
+			continue
+		}
+		overlaps := false
+		for j, s := range spans {
+			if t.Start <= s.To && s.From <= t.End {
+				overlaps, met[j] = true, true
+			}
+		}
+		if !overlaps {
+			continue
+		}
+		m.Operations++
+		if t.Failed {
+			m.Failed++
+		}
+		if !t.Unended {
+			m.SlowestMS = max(m.SlowestMS, seconds(t.End-t.Start)*1e3)
+		}
+	}
+	for j, s := range spans {
 		m.Seconds += seconds(s.To - s.From)
-		for i := range n {
-			t, counts := at(i)
-			if t.Start > s.To {
-				break
-			}
-			if t.End < s.From || !counts {
-				continue
-			}
-			m.Operations++
-			if t.Failed {
-				m.Failed++
-			}
-			if !t.Unended {
-				m.SlowestMS = max(m.SlowestMS, seconds(t.End-t.Start)*1e3)
-			}
+		if !met[j] {
+			m.Idle++
 		}
 	}
 	return m
@@ -61,8 +72,10 @@ func (m *Met) NoProof() string {
 	switch {
 	case m.Times == 0:
 		return "fault " + m.Name + " did not come to happen"
-	case m.Operations == 0:
+	case m.Idle == m.Times:
 		return "fault " + m.Name + " met no traffic"
+	case m.Idle > 0:
+		return fmt.Sprintf("fault %s met no traffic %d of %d times", m.Name, m.Idle, m.Times)
 	}
 	return ""
 }
