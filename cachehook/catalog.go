@@ -87,7 +87,7 @@ type relation struct {
 	security     *rowSecurity       // its row-level security, or nil
 	onDelete     []*relation        // tables that foreign keys change with it
 	onUpdate     []*relation
-	triggers     bool // a write runs code of the user's: triggers, rules, volatile defaults
+	triggers     bool // a write runs code of the user's; see pgRelations
 }
 
 // change is the kind of a write, as far as foreign keys care.

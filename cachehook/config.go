@@ -66,7 +66,8 @@ type Config struct {
 	// "orders" that also changes "totals" is {"orders": {"totals"}}. A write of
 	// a table that has triggers and is not declared here invalidates
 	// everything; declare it with no tables when its triggers change only the
-	// row itself.
+	// row itself, and with itself when they change other rows of it. Foreign tables
+	// whose rows are those of a table of this database can be declared too.
 	Affects map[string][]string
 
 	// Tenant tells for whom a statement, or a value by hand, is: its key is part

@@ -131,6 +131,9 @@ func (c *Cache) bypassWords(why reason, r *hook.Record, q *query) string {
 		}
 	case reasonArgument:
 		for i, arg := range r.Args {
+			if s, ok := arg.(string); ok && moving(s) {
+				return fmt.Sprintf("argument %d, %q, may be read as another date each time", i+1, s)
+			}
 			if _, ok := appendArg(nil, arg, 0); !ok {
 				return fmt.Sprintf("argument %d is a %T, whose value only the driver can tell", i+1, arg)
 			}

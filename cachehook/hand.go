@@ -110,7 +110,7 @@ func (c *Cache) resolve(ctx context.Context, who tenant, tags []string) (resolve
 			resolved = append(resolved, tag)
 			continue
 		}
-		cat := c.catalog.get(ctx, true)
+		cat := c.catalogByHand(ctx)
 		if cat == nil {
 			return nil, false, nil
 		}
@@ -130,6 +130,15 @@ func (c *Cache) resolve(ctx context.Context, who tenant, tags []string) (resolve
 		tables = []string{serverTag}
 	}
 	return append(tables, compactTags(resolved)...), true, nil
+}
+
+// catalogByHand returns the catalogue, or nil: also before db.Use, for what is made of
+// names alone would be taken for the database's afterwards.
+func (c *Cache) catalogByHand(ctx context.Context) *catalog {
+	if c.hub.Load() == nil {
+		return nil
+	}
+	return c.catalog.get(ctx, true)
 }
 
 // handCells returns the cells of tags that resolve has returned.
@@ -176,7 +185,7 @@ func (c *Cache) tagsOfTables(ctx context.Context, tables []string) (tags []strin
 	if len(tables) == 0 {
 		return nil
 	}
-	cat := c.catalog.get(ctx, c.hub.Load() != nil)
+	cat := c.catalogByHand(ctx)
 	for _, name := range tables {
 		st := &sqltext.Statement{Operation: sqltext.Truncate, Writes: []sqltext.Table{tableNamed(name)}}
 		more, _ := cat.writeTags(written{statements: []*sqltext.Statement{st}}, c.cfg.Affects)

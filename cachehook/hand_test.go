@@ -154,6 +154,36 @@ func TestFetchLoadsOnceForAll(t *testing.T) {
 	equal(t, "loads", loads.Load(), 1)
 }
 
+// What is asked of a cache before db.Use knows no table by more than its name.
+func TestC08ACacheAskedBeforeItsUseKnowsTheCatalogueAfterwards(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	for name, ask := range map[string]func(c *Cache) error{
+		"Fetch": func(c *Cache) error {
+			_, err := Fetch(ctx, c, "k", time.Minute, []string{Table("products")}, func(context.Context) (string, error) { return "old", nil })
+			return err
+		},
+		"Set":              func(c *Cache) error { return c.Set(ctx, "k", []byte("old"), time.Minute, Table("products")) },
+		"InvalidateTables": func(c *Cache) error { return c.InvalidateTables(ctx, "products") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := database(t)
+			exec(t, dsn, `CREATE VIEW cheap AS SELECT * FROM products WHERE price < 500`)
+			db := openPrepared(t, dsn, Config{Tables: map[string]Rule{"cheap": {}}}, &gorm.Config{}, func(c *Cache) { must(t, ask(c)) })
+			if _, kept := db.cache.Get(ctx, "k"); kept {
+				t.Error("a value under a table's tag is kept from before")
+			}
+			const sum = `SELECT sum(price)::text FROM cheap WHERE id = 1`
+			for _, want := range []string{"10", "11"} {
+				equal(t, "sum", db.text(t, sum), want)
+				equal(t, "again", db.text(t, sum), want)
+				must(t, db.Exec(`UPDATE products SET price = price + 1 WHERE id = 1`).Error)
+			}
+		})
+	}
+}
+
 func TestNilAndClosedCacheLoad(t *testing.T) {
 	t.Parallel()
 	load := func(context.Context) (int, error) { return 1, nil }

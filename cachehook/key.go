@@ -9,8 +9,11 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/gorminfra/infra/internal/sqltext"
 )
 
 // A key is everything that decides an answer, as bytes: each part led by its
@@ -37,7 +40,8 @@ const (
 )
 
 // appendArgs adds a statement's arguments, options of the driver among them. It
-// reports false when an argument's value cannot be told from its look.
+// reports false when an argument's value cannot be told from its look: that of "now"
+// is another one each time.
 func appendArgs(b []byte, args []any) (_ []byte, ok bool) {
 	b = binary.AppendUvarint(b, uint64(len(args)))
 	for _, arg := range args {
@@ -55,7 +59,9 @@ func appendArg(b []byte, arg any, depth int) ([]byte, bool) {
 			return append(b, tagNil, tagBytes), true
 		}
 		return appendValue(b, v), true
-	case nil, int64, float64, bool, string:
+	case string:
+		return appendValue(b, v), !moving(v)
+	case nil, int64, float64, bool:
 		return appendValue(b, v), true
 	case int: // every driver takes it for an int64; narrower ones may be other types in SQL
 		return appendValue(b, int64(v)), true
@@ -82,6 +88,17 @@ func appendArg(b []byte, arg any, depth int) ([]byte, bool) {
 
 const maxArgDepth = 8
 
+// moving reports whether a server may read a string as another date each time: now,
+// today, tomorrow, yesterday. Few strings have to be looked at closely.
+func moving(s string) bool {
+	for _, c := range [...]byte{'w', 'y', 'W', 'Y'} {
+		if strings.IndexByte(s, c) >= 0 {
+			return sqltext.MovingTime(s)
+		}
+	}
+	return false
+}
+
 // appendReflect adds what is none of a driver's own kinds, under the name of its
 // type: a driver may treat a named type in its own way.
 func appendReflect(b []byte, v reflect.Value, depth int) ([]byte, bool) {
@@ -99,7 +116,7 @@ func appendReflect(b []byte, v reflect.Value, depth int) ([]byte, bool) {
 	case reflect.Bool:
 		return append(b, tagFalse+flags(v.Bool())), true
 	case reflect.String:
-		return appendString(append(b, tagString), v.String()), true
+		return appendString(append(b, tagString), v.String()), !moving(v.String())
 	case reflect.Pointer, reflect.Interface:
 		if v.IsNil() {
 			return append(b, partPointer, tagNil), true

@@ -3,6 +3,7 @@ package cachehook
 import (
 	"database/sql"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,6 +71,30 @@ func TestC11UnreadableArgumentHasNoKey(t *testing.T) {
 			t.Errorf("%T has a key", arg)
 		}
 	}
+}
+
+// The server reads such a string as another date each time, and does not say so.
+func TestC10MovingArgumentHasNoKey(t *testing.T) {
+	t.Parallel()
+	type name string
+	now := "now"
+	for _, arg := range []any{"now", " Now ", "today", "TOMORROW 12:00", "yesterday", "[today,)", "{now}", name("now"), &now, []string{"2020-01-01", "now"}, sql.NullString{String: "now", Valid: true}} {
+		if _, ok := appendArgs(nil, []any{1, arg}); ok {
+			t.Errorf("%v has a key", arg)
+		}
+	}
+	for _, arg := range []any{"", "no", "known", "2020-01-01", "yesterdays", "Norway", strings.Repeat("now ", 40)} {
+		if _, ok := appendArgs(nil, []any{1, arg}); !ok {
+			t.Errorf("%v has no key", arg)
+		}
+	}
+	dsn := database(t)
+	exec(t, dsn, `CREATE TABLE events (id bigint PRIMARY KEY, at timestamptz)`)
+	db := open(t, dsn, Config{Tables: map[string]Rule{"events": {}}})
+	const past = `SELECT count(*)::text FROM events WHERE at < $1`
+	must(t, db.Exec(`INSERT INTO events VALUES (1, clock_timestamp() + interval '1 second')`).Error)
+	eventually(t, "the event has come", 30*time.Second, func() bool { return db.text(t, past, "now") == "1" })
+	equal(t, "hits", db.cache.Stats().L1Hits, 0)
 }
 
 func TestC11QueriesThatDifferShareNothing(t *testing.T) {

@@ -100,7 +100,7 @@ func Skip(ctx context.Context) context.Context { return context.WithValue(ctx, s
 func skipped(ctx context.Context) bool { return ctx.Value(skipKey{}) != nil }
 
 // Table is the tag of a table, for what is cached by hand: it is invalidated by
-// every write of the table.
+// every write of the table. Before db.Use nothing is kept under one.
 func Table(name string) string { return tableTag(name) }
 
 // checkTag reports a tag that cannot be used.

@@ -25,16 +25,32 @@ const pgSystem = `SELECT system_identifier::text FROM pg_catalog.pg_control_syst
 
 const pgPath = `SELECT schema FROM unnest(pg_catalog.current_schemas(true)) WITH ORDINALITY AS p(schema, n) ORDER BY n`
 
-const pgRelations = `SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relpersistence::text,
+// What a write runs of the user's: triggers, rules, and volatile functions in a table's
+// defaults, checks and policies, or in those of its columns' domains; of extensions
+// only triggers.
+const pgRelations = `WITH RECURSIVE domains(relation, domain) AS (
+	SELECT a.attrelid, t.oid FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+		WHERE t.typtype = 'd' AND a.attnum > 0 AND NOT a.attisdropped
+	UNION SELECT d.relation, t.typbasetype FROM domains d JOIN pg_catalog.pg_type t ON t.oid = d.domain AND t.typtype = 'd'
+), acting AS (
+	SELECT d.classid, d.objid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
+	WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND p.provolatile = 'v' AND p.pronamespace <> 'pg_catalog'::regnamespace
+	AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e')
+), acted(relation) AS (
+	SELECT a.adrelid FROM acting x JOIN pg_catalog.pg_attrdef a ON x.classid = 'pg_catalog.pg_attrdef'::regclass AND a.oid = x.objid
+	UNION SELECT k.conrelid FROM acting x JOIN pg_catalog.pg_constraint k ON x.classid = 'pg_catalog.pg_constraint'::regclass AND k.oid = x.objid
+	UNION SELECT r.polrelid FROM acting x JOIN pg_catalog.pg_policy r ON x.classid = 'pg_catalog.pg_policy'::regclass AND r.oid = x.objid
+	UNION SELECT d.relation FROM acting x JOIN pg_catalog.pg_constraint k ON x.classid = 'pg_catalog.pg_constraint'::regclass AND k.oid = x.objid
+		JOIN domains d ON d.domain = k.contypid
+	UNION SELECT d.relation FROM acting x JOIN domains d ON x.classid = 'pg_catalog.pg_type'::regclass AND d.domain = x.objid
+)
+SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, c.relpersistence::text,
 	CASE WHEN c.relkind = 'v' THEN pg_catalog.pg_get_viewdef(c.oid) ELSE '' END,
 	CASE WHEN c.relkind = 'v' AND NOT EXISTS (SELECT FROM pg_catalog.pg_options_to_table(c.reloptions) WHERE option_name = 'security_invoker'
 		AND option_value::boolean) THEN c.relowner ELSE 0 END::bigint,
 	EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled <> 'D')
 	OR EXISTS (SELECT FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid AND w.ev_type <> '1')
-	OR EXISTS (SELECT FROM pg_catalog.pg_attrdef a JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass
-		AND d.objid = a.oid AND d.refclassid = 'pg_catalog.pg_proc'::regclass JOIN pg_catalog.pg_proc p ON p.oid = d.refobjid
-		WHERE a.adrelid = c.oid AND p.provolatile = 'v' AND p.pronamespace <> 'pg_catalog'::regnamespace AND NOT EXISTS (
-			SELECT FROM pg_catalog.pg_depend e WHERE e.classid = 'pg_catalog.pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e'))
+	OR EXISTS (SELECT FROM acted WHERE relation = c.oid)
 	FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 	WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')`
 
@@ -48,7 +64,8 @@ const pgEdges = `SELECT 'i', inhrelid::bigint, inhparent::bigint FROM pg_catalog
 	UNION SELECT 'u', conrelid::bigint, confrelid::bigint FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confupdtype IN ('c', 'n', 'd')`
 
 const pgFunctions = `SELECT n.nspname, p.proname, pg_catalog.bool_or(p.provolatile = 'v'), pg_catalog.bool_or(p.provolatile <> 'i'),
-	pg_catalog.bool_or(b.body ~* '\m(current_setting|current_user|session_user|current_role)\M'), pg_catalog.bool_or(b.body ~* '\mset_config\s*\([^;]*,\s*false\s*\)')
+	pg_catalog.bool_or(b.body ~* '\m(current_setting|current_user|session_user|current_role)\M'), pg_catalog.bool_or(b.body ~* '\mset_config\s*\([^;]*,\s*false\s*\)'),
+	pg_catalog.bool_or(p.provolatile = 'v' AND b.body ~* '\m((create|alter|drop)\s+(or|global|local|temp|temporary|unlogged|recursive|materialized|table|view|foreign|schema|domain|type|policy|rule|trigger|function|procedure|routine|operator|cast|index|unique|role|database)|into\s+(temp|temporary|unlogged))\M')
 	FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 	CROSS JOIN LATERAL (SELECT coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) AS body) b
 	WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') GROUP BY 1, 2`

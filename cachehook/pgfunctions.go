@@ -14,6 +14,7 @@ type function struct {
 	changes  bool // the answer of one of them is not decided by its arguments alone
 	personal bool // the text of one of them asks who asks
 	sets     bool // the text of one of them changes a setting of the session
+	defines  bool // the text of one of them may change the schema
 }
 
 // hidden is something that calls a function without a text showing a call: a
@@ -65,12 +66,12 @@ func (c *catalog) readFunctions(ctx context.Context, q querier, byOID map[int64]
 	err := each(ctx, q, pgFunctions, func(scan func(...any) error) error {
 		var schema, name string
 		var f function
-		if err := scan(&schema, &name, &f.volatile, &f.changes, &f.personal, &f.sets); err != nil {
+		if err := scan(&schema, &name, &f.volatile, &f.changes, &f.personal, &f.sets, &f.defines); err != nil {
 			return err
 		}
 		c.functions[schema+"."+name] = f
 		all := c.functions[name] // of all schemas
-		c.functions[name] = function{all.volatile || f.volatile, all.changes || f.changes, all.personal || f.personal, all.sets || f.sets}
+		c.functions[name] = function{all.volatile || f.volatile, all.changes || f.changes, all.personal || f.personal, all.sets || f.sets, all.defines || f.defines}
 		return nil
 	})
 	if err != nil {
@@ -101,7 +102,7 @@ func (c *catalog) userFunction(name string) (f function, known bool) {
 	}
 	for _, schema := range c.path {
 		one, found := c.functions[schema+"."+name]
-		f = function{f.volatile || one.volatile, f.changes || one.changes, f.personal || one.personal, f.sets || one.sets}
+		f = function{f.volatile || one.volatile, f.changes || one.changes, f.personal || one.personal, f.sets || one.sets, f.defines || one.defines}
 		known = known || found
 	}
 	return f, known
@@ -136,6 +137,12 @@ func (c *catalog) touches(text *sqltext.Statement, of *relation) bool {
 		}
 	}
 	return false
+}
+
+// definesUnseen reports whether a statement calls a function of the user's whose text
+// changes the schema. What that function calls in turn is not looked at.
+func (c *catalog) definesUnseen(st *sqltext.Statement) bool {
+	return slices.ContainsFunc(st.UnknownFunctions, func(name string) bool { return c.functions[name].defines })
 }
 
 // actsUnseen reports whether a statement may change something by a function of

@@ -49,6 +49,7 @@ func TestC07OnlyASelectByKeyAloneIsALookUp(t *testing.T) {
 		"SELECT * FROM products WHERE id = $1":                                                                       true,
 		"SELECT * FROM products WHERE id IN ($1, $2) AND price > $3":                                                 true,
 		"SELECT * FROM products WHERE price > $1":                                                                    false,
+		"SELECT * FROM products AS p (name, id) WHERE id = $1":                                                       false,
 		"SELECT * FROM products WHERE id = $1 OR price > $2":                                                         false,
 		"SELECT * FROM products WHERE id = $1::real":                                                                 false,
 		"SELECT * FROM products WHERE id = $1::int::text":                                                            false,

@@ -192,9 +192,12 @@ func (w *writeWalk) bump(r *relation, kind change, rows map[string]struct{}) {
 // edges follows what is declared of a table, and reports whether anything is.
 func (w *writeWalk) edges(table string) bool {
 	others, declared := w.declared[strings.ToLower(table)]
+	known := w.known
+	w.known = nil // also of the table itself: a trigger is not confined to the rows of its statement
 	for _, other := range others {
 		w.table(tableNamed(other), changes)
 	}
+	w.known = known
 	return declared
 }
 
@@ -235,7 +238,7 @@ func (c *catalog) writeTags(what written, declared edges) (tags []string, schema
 		tags: make(map[string]struct{}), rows: make(map[string]map[string]struct{}), understood: c != nil,
 	}
 	for _, st := range what.statements {
-		if st.Opaque || st.Multiple || st.Operation == sqltext.Unknown || st.Operation == sqltext.DDL {
+		if st.Opaque || st.Multiple || st.Creates || st.Operation == sqltext.Unknown || st.Operation == sqltext.DDL || c != nil && c.definesUnseen(st) {
 			w.tags[schemaTag], schema = struct{}{}, true
 		}
 		if st.Opaque || st.Operation == sqltext.Unknown || len(st.Writes) == 0 {

@@ -110,6 +110,9 @@ func (p *parser) fromAlias(s *clauseState) {
 		as = true
 	}
 	if as && s.sink == nil {
+		if s.top && p.cur().kind == kLParen {
+			p.items++ // its columns have other names
+		}
 		p.skipParens()
 	}
 	if p.accept(kwTablesample) {

@@ -174,24 +174,37 @@ var functions = sync.OnceValue(func() map[string]*function {
 // mean another time at each reading, such as 'now' or 'tomorrow 12:00'. It errs
 // towards yes: the word may stand in plain text, and escapes may spell it.
 func movingTime(literal string) bool {
-	if len(literal) > 128 || len(literal) < 5 {
-		return false // Postgres reads no date of more than 128 bytes
+	if len(literal) < 5 {
+		return false
 	}
 	if c := literal[0] | 0x20; c == 'e' || c == 'u' {
 		if i := strings.IndexByte(literal, '\\'); i >= 0 && strings.IndexByte(`'"\bfnrt`, literal[i+1]) < 0 {
-			return true // \x6eow
+			return len(literal) <= maxMoving // \x6eow
 		}
 	}
-	for i := 0; i < len(literal); {
-		if class[literal[i]] != cLetter {
+	return MovingTime(literal)
+}
+
+// maxMoving is more than Postgres reads of a date, in bytes.
+const maxMoving = 128
+
+// MovingTime reports whether a value may be read as a date that is another time at
+// each reading, such as 'now' or 'tomorrow 12:00'. It errs towards yes: the word may
+// stand in plain text.
+func MovingTime(value string) bool {
+	if len(value) > maxMoving || len(value) < 3 {
+		return false
+	}
+	for i := 0; i < len(value); {
+		if class[value[i]] != cLetter {
 			i++
 			continue
 		}
 		start := i
-		for i < len(literal) && class[literal[i]] == cLetter {
+		for i < len(value) && class[value[i]] == cLetter {
 			i++
 		}
-		switch word := literal[start:i]; len(word) {
+		switch word := value[start:i]; len(word) {
 		case 3:
 			if isWord(word, "NOW") {
 				return true

@@ -77,6 +77,8 @@ func TestWhere(t *testing.T) {
 		{"SELECT * FROM t WHERE id = ? XOR a = ?", ""},
 		{"SELECT * FROM t WHERE id = ? AND offset = ? OR a = ?", ""},
 		{`SELECT * FROM t, u WHERE t.id = $1`, ""},
+		{`SELECT * FROM t AS x (a, id) WHERE id = $1`, ""},
+		{`SELECT * FROM t x (id) WHERE x.id = $1`, ""},
 		{`SELECT * FROM t JOIN u ON true WHERE t.id = $1`, ""},
 		{`SELECT * FROM t WHERE id = $1 UNION SELECT * FROM u`, ""},
 		{`(SELECT * FROM t WHERE id = $1)`, ""},

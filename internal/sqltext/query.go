@@ -346,7 +346,7 @@ func (p *parser) lockClause() {
 
 // selectInto reads after the INTO of a SELECT.
 func (p *parser) selectInto() {
-	p.st.writes = true
+	p.st.writes, p.st.Creates = true, true
 	switch {
 	case p.accept(kwTemporary):
 		p.st.Session = true

@@ -68,6 +68,8 @@ type Statement struct {
 	// Opaque: tables may be written that the text does not name: CALL, DO,
 	// EXECUTE, CASCADE, dblink, most DDL. Invalidate everything.
 	Opaque bool
+	// Creates: a SELECT INTO makes a table. DDL does so too, and is not told of here.
+	Creates bool
 	// System: a catalogue or a temporary table is among Reads.
 	System bool
 	// WhereExact: the WHERE holds nothing but Where and "column IS NULL".
@@ -146,8 +148,8 @@ func (s *Statement) ReadOnlyIf(safe func(function string) bool) bool {
 // the tables in Reads and settings of the session that do not change (time zone,
 // search path, formats): a ReadOnly SELECT of at least one table, none of them a
 // catalogue or temporary one, and not Unstable. Whether a name in Reads is a
-// view, and under which policies, only the catalogue knows. A parameter that the
-// server reads as a moving date ('now', 'today') is not seen either.
+// view, and under which policies, only the catalogue knows. Of a parameter that the
+// server may read as a moving date ('now', 'today') [MovingTime] tells.
 func (s *Statement) Cacheable() bool {
 	return s.CacheableIf(nil)
 }
