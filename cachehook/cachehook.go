@@ -52,8 +52,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/gorminfra/infra/internal/hook"
 )
 
@@ -148,12 +146,12 @@ func (c *Cache) connect() {
 	r.guard, r.prefix, r.markTTL = c.guard, prefix, c.markTTL
 	r.tagTTL = max(24*time.Hour, 4*c.cfg.longestTTL()) // an entry that outlives its tag is a miss
 	c.store = r
-	if single, ok := c.cfg.Redis.(*redis.Client); ok {
+	if single, ok := c.cfg.Redis.(singleClient); ok {
 		c.guard.dial = dialOnce(single.Options())
 	}
 	c.witness = newWitness(c.cfg.Redis, prefix+"server", c.cfg.Logger)
 	c.witness.changed, c.witness.missed = c.serverChanged, c.serverMissed
-	r.recent = &c.recent
+	r.recent, r.unfit = &c.recent, c.witness.fault
 	c.guard.doubt = c.witness.doubt
 	names := &rosterStore{
 		client: c.cfg.Redis, key: prefix + "tables", instance: c.salt,
@@ -173,7 +171,7 @@ func (c *Cache) connect() {
 	c.roster.cellOf = func(tag string) *cell { return c.mirror.cell(tag, true) }
 	// Also an instance that asks at each hit tells those that do not.
 	name, open := prefix+"tags", oneServer(c.cfg.Redis, prefix+"tags", prefix+"ping:"+c.salt)
-	if cluster, ok := c.cfg.Redis.(*redis.ClusterClient); ok {
+	if cluster, ok := c.cfg.Redis.(clusterClient); ok {
 		r.shard = newShard(cluster, prefix, c.cfg.Name, c.salt, c.cfg.Timeout, c.cfg.Logger)
 		r.shard.guard.doubt = c.witness.doubt
 		name, open = r.shard.channel, r.shard.open
@@ -216,10 +214,18 @@ func (c *Cache) trusted() bool {
 
 // Ready waits until the channel to Redis has proven itself, the instances agree
 // about what is cached, and warming has ended, or ctx ends. A cache whose Redis is
-// down is never ready, and works.
+// down is never ready, and works. A Redis that cannot be used for this is an error.
 func (c *Cache) Ready(ctx context.Context) error {
 	if start := c.startWarming.Load(); start != nil {
 		(*start)()
+	}
+	if c.witness != nil && !c.cfg.Disabled {
+		if err := c.await(ctx, c.witness.known, "Redis has not been seen"); err != nil {
+			return err
+		}
+		if err := c.witness.fault(); err != nil {
+			return fmt.Errorf("cachehook: Redis cannot be used: %w", err)
+		}
 	}
 	if c.channel != nil {
 		if err := c.await(ctx, c.channel.proven, "the channel to Redis has not proven itself"); err != nil {

@@ -142,6 +142,28 @@ func TestC06ClusterLease(t *testing.T) {
 		eventually(t, "a hears of it", 20*time.Second, func() bool { return a.price(t, 1) == 7 })
 	})
 
+	t.Run("a struct that embeds the client", func(t *testing.T) {
+		t.Parallel()
+		c := c.elsewhere(t)
+		connect := func() *instance {
+			return c.open(t, Config{Name: "embeds", Redis: &wrapsCluster{c.client(t, redis.ClusterOptions{ReadOnly: true})}})
+		}
+		a, b := connect(), connect()
+		ready(t, a, b)
+		cached(t, a, b)
+		equal(t, "the channel", b.cache.channel.name, "infra:embeds:cache:{embeds}:tags")
+		for i := int64(1); i <= 10; i++ {
+			seesWithin(t, a, b, i)
+		}
+	})
+
+	t.Run("a client of one node", func(t *testing.T) {
+		t.Parallel()
+		c := c.elsewhere(t)
+		got := unusable(t, c.dsn, Config{Name: "node", Redis: clientOf(t, c.Nodes()[0].Addr())})
+		equal(t, "what is wrong", got, "cachehook: Redis cannot be used: the server belongs to a Cluster, and Config.Redis is a *redis.Client: must be a *redis.ClusterClient")
+	})
+
 	t.Run("a client that reads from replicas", func(t *testing.T) {
 		t.Parallel()
 		for name, lease := range map[string]time.Duration{"lease": 0, "revalidate": RevalidateAlways} {

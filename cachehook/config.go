@@ -26,7 +26,9 @@ type Config struct {
 	// Redis shares results and invalidations between instances. Nil: results are
 	// in this process's memory alone, and several instances do not hear of each
 	// other's writes: each may serve what is as old as its TTL. The caller owns
-	// and closes it. A [redis.Ring] is refused: it brings old values back.
+	// and closes it. It is a [redis.Client] of one server or of Sentinel, a
+	// [redis.ClusterClient], or a struct that embeds one of them. A [redis.Ring] is
+	// refused: it brings old values back.
 	// Twice a second INFO tells whether it is the same server: one that comes
 	// back with older data has everything invalidated before more than half a
 	// second has passed. A [redis.Client] with ContextTimeoutEnabled is asked on
@@ -255,8 +257,8 @@ func (c Config) Validate() error {
 	if strings.ContainsFunc(c.Name, func(r rune) bool { return !unicode.IsGraphic(r) || r == '{' || r == '}' || r == ' ' }) {
 		bad("Name", fmt.Sprintf("%q", c.Name), "must have no blanks, braces or control characters")
 	}
-	if _, ring := c.Redis.(*redis.Ring); ring {
-		bad("Redis", "a *redis.Ring", "must be a single server, Sentinel or a Cluster: a ring that loses a shard and finds it again serves old values")
+	if value, rule := misfit(c.Redis); rule != "" {
+		bad("Redis", value, rule)
 	}
 	if c.L1.MaxBytes < 0 {
 		bad("L1.MaxBytes", c.L1.MaxBytes, "must not be negative")

@@ -17,7 +17,7 @@ func newRedisStore(client redis.UniversalClient) *redisStore {
 	case *redis.Client:
 		r.plain = true
 		r.prompt = prompt(c.Options())
-	case *redis.ClusterClient:
+	case clusterClient:
 		o := c.Options()
 		if r.plain = !o.ReadOnly && !o.RouteByLatency && !o.RouteRandomly; !r.plain {
 			r.scripts = masters

@@ -104,7 +104,8 @@ type redisStore struct {
 	shard   *shard // of a Cluster: instead of the channel
 	tagTTL  time.Duration
 	markTTL time.Duration
-	recent  *recent // what was bumped, or nil
+	recent  *recent      // what was bumped, or nil
+	unfit   func() error // why what is told does not reach all; nil: nobody asks
 }
 
 var _ store = (*redisStore)(nil)
@@ -205,16 +206,20 @@ func (r *redisStore) unmark(ctx context.Context, tags []string, writer string) e
 // before their tables; see mirror.learnAll.
 func (r *redisStore) tell(ctx context.Context, op string, tags []string, scripts func(redis.Pipeliner, runner)) error {
 	text := strings.Join(rowsFirst(tags), tagSeparator)
-	if r.shard == nil {
-		return r.pipelined(ctx, op, func(p redis.Pipeliner, run runner) {
-			scripts(p, run)
-			if r.channel != "" {
-				p.Publish(context.Background(), r.channel, text)
-			}
-		})
+	if r.shard != nil {
+		err := r.pipelined(ctx, op, scripts)
+		return cmp.Or(err, r.shard.say(ctx, text))
 	}
-	err := r.pipelined(ctx, op, scripts)
-	return cmp.Or(err, r.shard.say(ctx, text))
+	err := r.pipelined(ctx, op, func(p redis.Pipeliner, run runner) {
+		scripts(p, run)
+		if r.channel != "" {
+			p.Publish(context.Background(), r.channel, text)
+		}
+	})
+	if err == nil && r.unfit != nil {
+		err = r.unfit() // others may listen elsewhere
+	}
+	return err
 }
 
 func rowsFirst(tags []string) []string {

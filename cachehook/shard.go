@@ -29,7 +29,7 @@ const onMaster = "#!lua flags=allow-oom\n"
 // only where its subscriber is connected: one that has stayed with a replica hears by
 // way of the bus.
 type shard struct {
-	client  *redis.ClusterClient
+	client  clusterClient
 	guard   *guard // its own: this shard may live while a tag's does not
 	counter string // key
 	channel string
@@ -71,7 +71,7 @@ var errElsewhere = errors.New("the channel's slot is at another node now")
 
 // newShard makes the channel of that name. The braces put what it needs into one
 // slot, and names into different ones.
-func newShard(client *redis.ClusterClient, prefix, name, salt string, budget time.Duration, logger *slog.Logger) *shard {
+func newShard(client clusterClient, prefix, name, salt string, budget time.Duration, logger *slog.Logger) *shard {
 	slot := prefix + "{" + name + "}:"
 	return &shard{
 		client: client, guard: newGuard(budget, logger.With("of", "the invalidation channel's shard")),

@@ -1,8 +1,8 @@
 package cachehook
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -37,6 +37,11 @@ type witness struct {
 	logger  *slog.Logger
 	seen    string    // the server's name at the last look; its own goroutine's
 	refused sync.Once // the log has said that the server does not tell
+	replica int       // looks in a row that found one
+
+	unfit atomic.Pointer[error] // why Redis cannot be used; nil: it was not seen yet
+	known chan struct{}         // closed when it has been seen
+	once  sync.Once             // closes known
 
 	// doubts counts what may mean another server; cleared is that number at the
 	// start of the last look that found all well. While they differ no answer
@@ -46,7 +51,7 @@ type witness struct {
 }
 
 func newWitness(client redis.UniversalClient, key string, logger *slog.Logger) *witness {
-	return &witness{client: client, key: key, logger: logger, kick: make(chan struct{}, 1)}
+	return &witness{client: client, key: key, logger: logger, kick: make(chan struct{}, 1), known: make(chan struct{})}
 }
 
 // doubt says that Redis may have become another server.
@@ -94,14 +99,20 @@ func (w *witness) run(ctx context.Context) {
 func (w *witness) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	name, written, err := w.names(ctx)
+	servers, written, err := w.servers(ctx)
+	name := nameOfAll(servers)
 	switch {
 	case redis.HasErrorPrefix(err, "NOPERM"), redis.HasErrorPrefix(err, "ERR unknown"), err == nil && name == "":
 		w.refused.Do(func() {
 			w.logger.Warn("cachehook: Redis does not tell its run_id (INFO server): when it is restored from an older snapshot, old results are served until their TTL", "error", err)
 		})
+		w.judged(nil)
 		return nil
-	case err != nil:
+	case err != nil && name == "":
+		return err
+	}
+	// First: to a client of another kind its key may be elsewhere.
+	if err := cmp.Or(w.judge(servers), err); err != nil {
 		return err
 	}
 	moved := w.seen != "" && w.seen != name
@@ -128,49 +139,65 @@ func (w *witness) look(ctx context.Context) error {
 	return nil
 }
 
-// names returns the server's name, and the one that is written in it.
-func (w *witness) names(ctx context.Context) (name, written string, err error) {
-	if cluster, ok := w.client.(*redis.ClusterClient); ok {
-		return w.clusterNames(ctx, cluster)
-	}
-	p := w.client.Pipeline()
-	info, get := p.Info(ctx, "server"), p.Get(ctx, w.key)
-	if _, err := p.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return "", "", err
-	}
-	return runID(info.Val()), get.Val(), nil
-}
-
-// clusterNames is names for a Cluster; its masters together have one name.
-func (w *witness) clusterNames(ctx context.Context, cluster *redis.ClusterClient) (name, written string, err error) {
-	var mu sync.Mutex
-	var ids []string
-	err = cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {
-		info, err := node.Info(ctx, "server").Result()
-		mu.Lock()
-		defer mu.Unlock()
-		ids = append(ids, runID(info))
-		return err
-	})
-	if err != nil {
-		return "", "", err
-	}
-	written, err = getScript.Run(ctx, cluster, []string{w.key}).Text()
-	if errors.Is(err, redis.Nil) {
-		err = nil
-	}
-	if slices.Contains(ids, "") {
-		ids = nil
+// nameOfAll is the servers' name, that of all masters of a Cluster together; empty when
+// one does not tell.
+func nameOfAll(servers []server) string {
+	ids := make([]string, len(servers))
+	for i, s := range servers {
+		if ids[i] = s.id; s.id == "" {
+			return ""
+		}
 	}
 	slices.Sort(ids)
-	return strings.Join(ids, " "), written, err
+	return strings.Join(ids, " ")
 }
 
-// runID finds the random name that a server takes when it starts.
-func runID(info string) string {
-	_, after, _ := strings.Cut(info, "\nrun_id:")
-	id, _, _ := strings.Cut(after, "\n")
-	return strings.TrimSpace(id)
+// judge reports why the servers cannot be used. A replica is asked for a while after
+// a failover; of what does not mend itself the log tells.
+func (w *witness) judge(servers []server) error {
+	for _, s := range servers {
+		if err := s.fits(w.client); err != nil {
+			w.judged(err)
+			return err
+		}
+	}
+	for _, s := range servers {
+		if s.replica {
+			if w.replica++; w.replica == replicaLooks {
+				w.logger.Warn("cachehook: Redis is a replica: nothing is cached until Config.Redis reaches its master")
+			}
+			return errReplica
+		}
+	}
+	if w.replica >= replicaLooks {
+		w.logger.Info("cachehook: Redis is a master again")
+	}
+	w.replica = 0
+	w.judged(nil)
+	return nil
+}
+
+// replicaLooks is how many looks find a replica before the log tells of it.
+const replicaLooks = 100
+
+// judged notes the first verdict, and whatever changes it.
+func (w *witness) judged(fault error) {
+	before := w.unfit.Swap(&fault)
+	switch {
+	case fault != nil && (before == nil || *before == nil):
+		w.logger.Error("cachehook: nothing is cached, and writes count as those that Redis was not told of", "error", fault)
+	case fault == nil && before != nil && *before != nil:
+		w.logger.Info("cachehook: Redis can be used now")
+	}
+	w.once.Do(func() { close(w.known) })
+}
+
+// fault returns why Redis cannot be used at all, or nil.
+func (w *witness) fault() error {
+	if f := w.unfit.Load(); f != nil {
+		return *f
+	}
+	return nil
 }
 
 // serverChanged gives the tags on which every entry depends new stamps.

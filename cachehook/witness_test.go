@@ -90,8 +90,8 @@ func TestC06RedisRestoredAfterTheWriterHasEnded(t *testing.T) {
 		later := open(t, dsn, Config{Redis: rdb, Lease: lease})
 		ready(t, later)
 		eventually(t, "the new name is written", 10*time.Second, func() bool {
-			name, written, err := later.cache.witness.names(ctx)
-			return err == nil && name == written
+			servers, written, err := later.cache.witness.servers(ctx)
+			return err == nil && nameOfAll(servers) == written
 		})
 		equal(t, "price", later.price(t, 1), 11)
 	})
@@ -117,8 +117,10 @@ func TestAnswersInDoubtAreNotUsed(t *testing.T) {
 	}
 }
 
-func TestRunIDOfInfo(t *testing.T) {
+func TestInfoField(t *testing.T) {
 	t.Parallel()
-	equal(t, "id", runID("# Server\r\nredis_version:7.0\r\nrun_id:abc\r\ntcp_port:1\r\n"), "abc")
-	equal(t, "none", runID("# Server\r\n"), "")
+	info := "# Server\r\nredis_version:7.0\r\nrun_id:abc\r\ntcp_port:1\r\n"
+	equal(t, "id", infoField(info, "run_id"), "abc")
+	equal(t, "none", infoField(info, "id"), "")
+	equal(t, "first", infoField("a:b", "a"), "b")
 }
