@@ -1,8 +1,10 @@
 package cachehook
 
 import (
+	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"gorm.io/gorm"
 )
@@ -63,6 +65,7 @@ func TestC07FunctionsInConstraintsAndDomainsMayWrite(t *testing.T) {
 				`CREATE ROLE `+role, `GRANT ALL ON written, log TO `+role,
 				`DO $$ BEGIN EXECUTE 'GRANT USAGE ON SCHEMA ' || current_schema || ' TO `+role+`'; END $$`, ddl)
 			db := open(t, dsn, Config{Tables: map[string]Rule{"log": {}, "products": {}}})
+			eventually(t, "the catalogue is read", time.Minute, func() bool { return db.cache.catalog.get(context.Background(), true) != nil })
 			count := func() string { t.Helper(); return db.text(t, `SELECT count(*)::text FROM log`) }
 			equal(t, "before", count(), "0")
 			must(t, db.Transaction(func(tx *gorm.DB) error {
