@@ -83,6 +83,7 @@ type Cache struct {
 	recent  recent
 	salt    string
 	markTTL time.Duration
+	quick   uint32      // up to how many microseconds a flight is on the spot
 	off     safeguards  // switched off, in tests
 	varies  atomic.Bool // sessions have settings of their own
 	roles   atomic.Bool // sessions have roles of their own
@@ -120,7 +121,7 @@ func New(cfg Config) *Cache {
 	c.cfg = cfg.withDefaults()
 	c.cfg.Logger = c.cfg.Logger.With("db", c.cfg.Name)
 	c.cfg.Tables, c.cfg.Affects, c.cfg.Functions = foldRules(cfg.Tables), foldEdges(cfg.Affects), foldEdges(cfg.Functions)
-	c.markTTL = markTTL
+	c.markTTL, c.quick = markTTL, quickMicroseconds
 	c.life, c.end = context.WithCancel(context.Background())
 	c.catalog.life = c.life
 	c.mirror = newMirror(c.cfg.Redis == nil)

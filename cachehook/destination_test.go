@@ -291,7 +291,7 @@ func TestC12EveryDestinationIsEqualOnHitAndMiss(t *testing.T) {
 		cfg := Config{Redis: rdb, Name: fmt.Sprint(name, prepare), Tables: map[string]Rule{"things": {}}, Timeout: 5 * time.Second}
 		plain := openWith(t, dsn, Config{Disabled: true}, &gorm.Config{PrepareStmt: prepare})
 		first, second := openWith(t, dsn, cfg, &gorm.Config{PrepareStmt: prepare}), openWith(t, dsn, cfg, &gorm.Config{PrepareStmt: prepare})
-		alone := openWith(t, dsn, Config{Tables: cfg.Tables}, &gorm.Config{PrepareStmt: prepare})
+		alone := openPrepared(t, dsn, Config{Tables: cfg.Tables}, &gorm.Config{PrepareStmt: prepare}, func(c *Cache) { c.quick = math.MaxUint32 - 1 })
 		ready(t, first, second)
 		for what, f := range destinations {
 			want := read(f, plain.DB)
@@ -307,6 +307,9 @@ func TestC12EveryDestinationIsEqualOnHitAndMiss(t *testing.T) {
 			check("hit in memory of what was in Redis", second)
 			check("miss without Redis", alone)
 			check("hit without Redis", alone)
+			must(t, alone.cache.InvalidateTables(context.Background(), "things"))
+			check("miss on the spot", alone)
+			check("hit of what was read on the spot", alone)
 		}
 		s1, s2 := first.cache.Stats(), second.cache.Stats()
 		if s1.L1Hits < 60 || s2.L2Hits < 10 || s2.Corrupt != 0 {

@@ -75,14 +75,13 @@ func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, 
 		}
 		s.asked = true
 	}
+	if took := q.plan.took.Load(); took != 0 && took <= c.quick {
+		return c.leadOnSpot(ctx, r, q, s, f, name)
+	}
 	x := &expedition{why: s.why, c: c, q: q, s: s, f: f}
 	c.embark(ctx, x, f)
 	x.fork = r.Fork(x.ctx)
-	if !q.mixed && r.CanFill() {
-		if to, ok := shapeOf(r.DB.Statement); ok {
-			x.into = &to
-		}
-	}
+	x.into = q.wants(r)
 	x.fork.Background, x.fork.Quiet = false, true
 	var own bool
 	x.fork.Args, own = ownArgs(r.Args)
@@ -120,6 +119,18 @@ func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, 
 	}
 	r.Outcome = hook.Database
 	return r.Next(ctx)
+}
+
+// wants is what the result is wanted for, nil where that is rows.
+func (q *query) wants(r *hook.Record) *shape {
+	if q.mixed || !r.CanFill() {
+		return nil
+	}
+	to, ok := shapeOf(r.DB.Statement)
+	if !ok {
+		return nil
+	}
+	return &to
 }
 
 // embark gives the expedition a context that outlives ctx and ends with its time,
@@ -160,29 +171,12 @@ func (x *expedition) work() (landing, func()) {
 		}
 		return landing{verdict: landed, entry: e, fromL2: at == inRedis}, nil
 	}
-	lsn, known := c.floors.floor(q.cells, s.stamps)
-	if c.off&lsnSafeguard == 0 {
-		x.fork.NeedPrimary, x.fork.MinLSN = !known, lsn
-	}
 	began := c.now()
-	rows, err := x.fork.Next(x.ctx)
-	if err != nil {
-		done = true
-		x.fork.Finish(-1, err)
-		return x.failure(err), nil
-	}
-	got, err := record(rows, c.cfg.MaxResult, x.into, c.store != nil)
-	if err != nil && !errors.Is(err, errUnstorable) {
-		if rows, err = x.fork.Again(x.ctx, err); err == nil {
-			got, err = record(rows, c.cfg.MaxResult, x.into, c.store != nil)
-		}
-	}
+	got, rows, err := c.read(x.ctx, x.fork, q, s.stamps, x.into)
 	done = true
 	switch {
 	case errors.Is(err, errUnstorable):
-		c.counts.bypass(reasonSize)
-		q.tally.refused[fillSize].Add(1)
-		c.memory.put(q.key, c.memory.newEntry(unstorable{}, 0, q.cells, s.stamps, began+int64(unstorableFor)))
+		c.keepUnstorable(q, s.stamps, began)
 		x.timer.Stop() // the caller's own patience counts from now on
 		c.flights.endBy(x.f, nil)
 		tail := newRemainder(got.set, got.odd, rows, func(n int64, err error) {
@@ -195,11 +189,35 @@ func (x *expedition) work() (landing, func()) {
 		return landing{}, nil
 	case err != nil:
 		x.fork.Finish(-1, err)
-		return x.failure(err), nil
+		return failure(x.ctx, x.fork, err), nil
 	}
 	x.fork.Finish(int64(got.rows), nil)
+	e, after := c.keep(q, s.stamps, got, began)
+	return landing{verdict: landed, entry: e}, after
+}
+
+// read asks the database under these stamps and reads what it answers; see record.
+func (c *Cache) read(ctx context.Context, r *hook.Record, q *query, stamps []stamp, into *shape) (got recorded, rows *sql.Rows, err error) {
+	lsn, known := c.floors.floor(q.cells, stamps)
+	if c.off&lsnSafeguard == 0 {
+		r.NeedPrimary, r.MinLSN = !known, lsn
+	}
+	if rows, err = r.Next(ctx); err != nil {
+		return got, nil, err
+	}
+	got, err = record(rows, c.cfg.MaxResult, into, c.store != nil)
+	if err != nil && !errors.Is(err, errUnstorable) {
+		if rows, err = r.Again(ctx, err); err == nil {
+			got, err = record(rows, c.cfg.MaxResult, into, c.store != nil)
+		}
+	}
+	return got, rows, err
+}
+
+// keep fills memory with what was read, and returns what is left to do for L2.
+func (c *Cache) keep(q *query, stamps []stamp, got recorded, began int64) (e *entry, after func()) {
 	if c.off&stampSafeguard != 0 {
-		s.stamps = c.lateStamps(q, s.stamps)
+		stamps = c.lateStamps(q, stamps)
 	}
 	var value any = got.models
 	var size int
@@ -213,8 +231,16 @@ func (x *expedition) work() (landing, func()) {
 	if c.store != nil {
 		shared = &payload{kind: kindRows, rows: got.set}
 	}
-	e, after := c.fill(q, s.stamps, value, size, began, shared)
-	return landing{verdict: landed, entry: e}, after
+	e, after = c.fill(q, stamps, value, size, began, shared)
+	q.plan.took.Store(max(e.cost, 1))
+	return e, after
+}
+
+// keepUnstorable lets those who ask next know that it cannot be stored.
+func (c *Cache) keepUnstorable(q *query, stamps []stamp, began int64) {
+	c.counts.bypass(reasonSize)
+	q.tally.refused[fillSize].Add(1)
+	c.memory.put(q.key, c.memory.newEntry(unstorable{}, 0, q.cells, stamps, began+int64(unstorableFor)))
 }
 
 // lateStamps is what goes wrong without the first safeguard: the stamps are those
@@ -233,12 +259,12 @@ func (c *Cache) lateStamps(q *query, early []stamp) []stamp {
 var errAborted = errors.New("cachehook: the flight ended before its query did")
 
 // failure says what an error means for those who wait.
-func (x *expedition) failure(err error) landing {
+func failure(ctx context.Context, r *hook.Record, err error) landing {
 	var answered interface{ SQLState() string }
 	switch {
-	case x.fork.Outcome == hook.Refused:
+	case r.Outcome == hook.Refused:
 		return landing{verdict: refused, err: err}
-	case x.ctx.Err() != nil: // the flight's time was up, or the cache is closing
+	case ctx.Err() != nil: // the flight's time was up, or the cache is closing
 		return landing{}
 	case errors.As(err, &answered) && sameForAll(answered.SQLState()):
 		return landing{verdict: failed, err: err}

@@ -95,7 +95,7 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 			return fetchWork(fctx, c, &q, s, form, load, nil)
 		})
 	}
-	if !c.flights.wait(ctx, f) {
+	if !c.flights.wait(ctx, f, 0) {
 		return zero, ctx.Err()
 	}
 	switch {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // flights lets one of several callers that miss the same key under the same
@@ -76,11 +77,12 @@ func (g *flights) join(name string) (f *flight, leads bool) {
 	return f, true
 }
 
-// journey is a flight that is to be flown.
+// journey is what a pilot is to do: a flight, or something that nobody waits for.
 type journey struct {
-	name string
-	of   *flight
-	work func() (landing, func())
+	name  string
+	of    *flight
+	work  func() (landing, func())
+	chore func()
 }
 
 // maxIdlePilots is how many goroutines wait for the next flight.
@@ -94,7 +96,10 @@ const maxIdlePilots = 16
 // to what database/sql and a driver need, and to grow a new one takes as long as all
 // else that the cache does for a miss.
 func (g *flights) start(name string, f *flight, work func() (landing, func())) {
-	j := journey{name, f, work}
+	g.send(journey{name: name, of: f, work: work})
+}
+
+func (g *flights) send(j journey) {
 	select {
 	case g.next <- j:
 	default:
@@ -121,6 +126,10 @@ func (g *flights) pilot(j journey) {
 
 func (g *flights) fly(j journey) {
 	defer g.running.Done()
+	if j.chore != nil {
+		j.chore()
+		return
+	}
 	var after func()
 	defer func() {
 		if after != nil {
@@ -138,10 +147,17 @@ func (g *flights) fly(j journey) {
 
 // land lets those who wait for the flight read how it ended.
 func (g *flights) land(name string, f *flight) {
-	g.mu.Lock()
-	delete(g.flying, name)
-	g.mu.Unlock()
+	g.forget(name, f)
 	close(f.done)
+}
+
+// forget lets nobody join the flight any more: who comes next leads another.
+func (g *flights) forget(name string, f *flight) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.flying[name] == f {
+		delete(g.flying, name)
+	}
 }
 
 // short does work that is bounded on the leader's own goroutine. The flight has landed
@@ -158,6 +174,40 @@ func (g *flights) short(name string, f *flight, work func() (landing, bool)) (ov
 	return over
 }
 
+// onSpot does work on the leader's own goroutine that only its caller bounds, so that
+// stop does not wait for it. The flight has landed if work reports so, or panics or
+// ends the goroutine; else it is to be started, if [flights.resume] lets it, or landed.
+func (g *flights) onSpot(name string, f *flight, work func() (landing, bool)) (over bool) {
+	g.running.Done()
+	over = true // unless work returns
+	defer func() {
+		if over {
+			g.land(name, f)
+		}
+	}()
+	f.landing, over = work()
+	return over
+}
+
+// resume counts a flight that was on the spot among those that stop waits for. It
+// reports false when none may start any more.
+func (g *flights) resume() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.stopped {
+		g.running.Add(1)
+	}
+	return !g.stopped
+}
+
+// later does, on another goroutine, what a flight on the spot has left to do. When
+// all flights are ended it is not done.
+func (g *flights) later(do func()) {
+	if g.resume() {
+		g.send(journey{chore: do})
+	}
+}
+
 // endBy says how the work is ended when all flights are; nil: it is not.
 func (g *flights) endBy(f *flight, end func()) {
 	g.mu.Lock()
@@ -169,16 +219,24 @@ func (g *flights) endBy(f *flight, end func()) {
 	}
 }
 
-// wait waits for another's flight to end. It reports false when ctx ends first.
-func (g *flights) wait(ctx context.Context, f *flight) bool {
+// wait waits for a flight to end. It reports false when ctx ends first, or when
+// patience does; 0: it does not.
+func (g *flights) wait(ctx context.Context, f *flight, patience time.Duration) bool {
 	g.waiting.Add(1)
 	defer g.waiting.Add(-1)
+	var late <-chan time.Time
+	if patience > 0 {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		late = timer.C
+	}
 	select {
 	case <-f.done:
 		return true
+	case <-late:
 	case <-ctx.Done():
-		return false
 	}
+	return false
 }
 
 // stop lets no flight start any more, ends those under way that can be ended, and

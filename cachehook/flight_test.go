@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"gorm.io/gorm"
 
 	"github.com/gorminfra/infra/internal/hook"
 )
@@ -41,10 +44,25 @@ func TestC14ThousandMissesAreOneQuery(t *testing.T) {
 	})
 }
 
+// eachLeader runs a test with leaders whose work is done for them on another goroutine,
+// as that of slow queries, and with such as do it themselves.
+func eachLeader(t *testing.T, test func(t *testing.T, db *instance, onSpot bool)) {
+	for name, quick := range map[string]uint32{"elsewhere": 0, "on the spot": math.MaxUint32 - 1} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := openPrepared(t, database(t), Config{}, &gorm.Config{}, func(c *Cache) { c.quick = quick })
+			db.price(t, 2) // the catalogue has been read, and it is known what a query takes
+			test(t, db, quick > 0)
+		})
+	}
+}
+
 func TestC14LeaderCancelled(t *testing.T) {
 	t.Parallel()
-	db := open(t, database(t), Config{})
-	db.price(t, 2) // the catalogue has been read
+	eachLeader(t, testLeaderCancelled)
+}
+
+func testLeaderCancelled(t *testing.T, db *instance, _ bool) {
 	parked, release := db.seen.park()
 	defer release()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -66,8 +84,10 @@ func TestC14LeaderCancelled(t *testing.T) {
 
 func TestC14WaiterKeepsItsOwnContext(t *testing.T) {
 	t.Parallel()
-	db := open(t, database(t), Config{})
-	db.price(t, 2)
+	eachLeader(t, testWaiterKeepsItsOwnContext)
+}
+
+func testWaiterKeepsItsOwnContext(t *testing.T, db *instance, _ bool) {
 	parked, release := db.seen.park()
 	defer release()
 	leader := make(chan int64, 1)
@@ -84,8 +104,10 @@ func TestC14WaiterKeepsItsOwnContext(t *testing.T) {
 
 func TestC14PanicAndGoexitOfTheFlight(t *testing.T) {
 	t.Parallel()
-	db := open(t, database(t), Config{})
-	db.price(t, 2)
+	eachLeader(t, testPanicAndGoexit)
+}
+
+func testPanicAndGoexit(t *testing.T, db *instance, onSpot bool) {
 	for name, end := range map[string]func(){"panic": func() { panic("boom") }, "goexit": runtime.Goexit} {
 		var once atomic.Bool
 		there, goOn := make(chan struct{}), make(chan struct{})
@@ -109,15 +131,21 @@ func TestC14PanicAndGoexitOfTheFlight(t *testing.T) {
 			return a
 		}
 		leader, waiter := make(chan answer, 1), make(chan answer, 1)
-		go func() { leader <- read() }()
+		go func() {
+			defer close(leader)
+			leader <- read()
+		}()
 		<-there
 		go func() { waiter <- read() }()
 		eventually(t, "the waiter waits", 5*time.Second, func() bool { return db.cache.Stats().Waiting == 1 })
 		close(goOn)
-		got := <-leader
-		if name == "panic" {
+		got, answers := <-leader
+		switch {
+		case name == "panic":
 			equal(t, "the leader's panic", got.panicked, any("boom"))
-		} else {
+		case onSpot:
+			equal(t, "the leader answers, whose goroutine it was", answers, false)
+		default:
 			equal(t, "the leader after Goexit", got, answer{price: 10})
 		}
 		equal(t, name+": the waiter", <-waiter, answer{price: 10})
@@ -132,8 +160,10 @@ type userKey struct{}
 // A refusal of the flight's leader is its own: the others hand leadership on.
 func TestC14RefusedLeaderHandsOn(t *testing.T) {
 	t.Parallel()
-	db := open(t, database(t), Config{})
-	db.price(t, 2)
+	eachLeader(t, testRefusedLeaderHandsOn)
+}
+
+func testRefusedLeaderHandsOn(t *testing.T, db *instance, _ bool) {
 	limited := errors.New("limited")
 	there, goOn := make(chan struct{}), make(chan struct{})
 	var once sync.Once
@@ -175,8 +205,10 @@ func TestC14RefusedLeaderHandsOn(t *testing.T) {
 // A write between the leader's read and a late waiter: they have other stamps.
 func TestC14LateWaiterDoesNotJoinAnOldFlight(t *testing.T) {
 	t.Parallel()
-	db := open(t, database(t), Config{})
-	db.price(t, 2)
+	eachLeader(t, testLateWaiter)
+}
+
+func testLateWaiter(t *testing.T, db *instance, _ bool) {
 	parked, release := db.seen.park()
 	defer release()
 	old := make(chan int64, 1)
@@ -190,7 +222,7 @@ func TestC14LateWaiterDoesNotJoinAnOldFlight(t *testing.T) {
 
 func TestC14CallerOfALostFlightIsChargedOnce(t *testing.T) {
 	t.Parallel()
-	db := open(t, database(t), Config{})
+	db := openPrepared(t, database(t), Config{}, &gorm.Config{}, func(c *Cache) { c.quick = 0 })
 	db.price(t, 2) // the catalogue has been read
 	before := db.seen.queries.Load()
 	var once sync.Once

@@ -75,15 +75,18 @@ func (o *observer) Done(r *hook.Record, _ *hook.Node, _ error, _ time.Duration) 
 }
 
 // park makes the next read stop between its last row and its fill. read is
-// closed when it is there; release lets it go on.
+// closed when it is there; release lets it go on, as the end of its context does.
 func (o *observer) park() (read <-chan struct{}, release func()) {
 	there, goOn := make(chan struct{}), make(chan struct{})
 	var once sync.Once
-	f := func(*hook.Record) {
+	f := func(r *hook.Record) {
 		mine := false
 		once.Do(func() { mine = true; close(there) })
 		if mine {
-			<-goOn
+			select {
+			case <-goOn:
+			case <-r.Context.Done():
+			}
 		}
 	}
 	o.done.Store(&f)

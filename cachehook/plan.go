@@ -29,6 +29,7 @@ type plan struct {
 	unseen   []string  // see needs
 
 	asked atomic.Pointer[asking] // how it was asked last
+	took  atomic.Uint32          // what its last flight took, microseconds; 0: none has ended
 }
 
 const planSlots = 1024 // a power of two

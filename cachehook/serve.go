@@ -277,12 +277,18 @@ func (c *Cache) fly(ctx context.Context, r *hook.Record, q *query, s standing) (
 			return c.lead(ctx, r, q, s, f, name)
 		}
 		began := time.Now()
-		landedInTime := c.flights.wait(ctx, f)
+		landedInTime := c.flights.wait(ctx, f, c.cfg.FlightTimeout)
 		r.Waited += time.Since(began)
-		if !landedInTime {
+		how := alone
+		switch {
+		case landedInTime:
+			how = f.verdict
+		case ctx.Err() != nil:
 			return nil, ctx.Err()
+		default: // its leader's caller has more patience
+			c.flights.forget(name, f)
 		}
-		switch f.verdict {
+		switch how {
 		case landed:
 			if t, models := f.entry.value.(*snapshot); models && (!r.CanFill() || !t.fits(r.DB.Statement)) {
 				return c.misfit(ctx, r, q, f.entry)

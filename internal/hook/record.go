@@ -348,9 +348,17 @@ func (r *Record) endAttempt(err error, now time.Duration) {
 	}
 }
 
+// Read tells that the rows of Next have been read to their end, where work follows
+// that is none of the node's: its attempt ends here, and not with the statement.
+func (r *Record) Read() {
+	if r.routed != nil {
+		r.endAttempt(nil, time.Since(r.Start))
+	}
+}
+
 // Fork returns a copy of a read for use on another goroutine, after its caller
 // has gone: a detached flight or a refresh. Call Next on it, read the rows,
-// then Finish.
+// then Finish. What r has been charged for already it is not charged for again.
 func (r *Record) Fork(ctx context.Context) *Record {
 	f := &Record{
 		Chain: r.Chain, Where: r.Where, Access: r.Access, Background: true,
@@ -358,7 +366,7 @@ func (r *Record) Fork(ctx context.Context) *Record {
 		DB: r.hub.root, Context: ctx, SQL: r.SQL, Args: r.Args, Text: r.Text, Scope: r.Scope, Parent: r.Parent,
 		Start: time.Now(), Rows: -1,
 		hub: r.hub, stages: r.stages, orig: r.orig, prepared: r.prepared, reached: true,
-		forked: true,
+		forked: true, charged: r.charged,
 	}
 	if hint := r.Hint(); hint != (Hint{}) {
 		f.setRare().hint = hint
