@@ -120,7 +120,7 @@ func (c *checker) checkContent(o *op) bool {
 
 // checkFreshness holds a read against what was acknowledged before it began.
 func (c *checker) checkFreshness(o *op) {
-	if o.From.cached() && within(c.h.restored, o.Start) {
+	if c.h.exempt(o) {
 		return
 	}
 	for _, seen := range o.Cells {

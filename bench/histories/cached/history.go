@@ -17,7 +17,7 @@ type history struct {
 	maxLag    int64 // of replicas
 	// restored are the times in which Redis came back with older data, from the
 	// loss to what the contract allows after the return. Answers of the cache
-	// that begin then are not judged.
+	// that came from it then are not judged; see exempt.
 	restored []run.Span
 }
 
@@ -28,8 +28,12 @@ type instance struct {
 	scoped    bool  // work is in scopes; otherwise the instance is one session
 }
 
-func within(spans []run.Span, t int64) bool {
-	return slices.ContainsFunc(spans, func(s run.Span) bool { return s.From <= t && t <= s.To })
+// exempt reports whether the contract does not bind an answer of the cache: the read
+// had not ended when Redis lost what it knew, and began before the time was over in
+// which that may show. One that began before the loss may have asked after it, as its
+// first question was lost with the server, or the reader's process stood still.
+func (h *history) exempt(o *op) bool {
+	return o.From.cached() && slices.ContainsFunc(h.restored, func(s run.Span) bool { return s.From <= o.End && o.Start <= s.To })
 }
 
 // version is one state that a row has had.

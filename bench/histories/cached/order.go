@@ -50,7 +50,7 @@ func (c *checker) checkOrder() {
 		for ; next < len(ends) && ends[next].End <= o.Start; next++ {
 			c.bind(needs, ends[next])
 		}
-		if !o.From.cached() || !within(c.h.restored, o.Start) {
+		if !c.h.exempt(o) {
 			c.holdTo(needs, o)
 		}
 	}

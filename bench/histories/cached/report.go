@@ -185,7 +185,7 @@ func (sum *Summary) countRead(h *history, o *op) {
 			sum.FromReplicas++
 		}
 	}
-	if o.From.cached() && within(h.restored, o.Start) {
+	if h.exempt(o) {
 		sum.Exempt++
 	}
 }
