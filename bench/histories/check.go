@@ -20,6 +20,7 @@ type history struct {
 	killed   map[uint16]int64  // when workers were
 	reasons  map[string]uint64 // of the plugin's decisions
 	refusals map[string]int    // the errors of operations, by kind and text
+	noProof  []string          // why the run shows nothing, whatever was read
 }
 
 // committing is how long the server may go on with a commit whose process is dead.

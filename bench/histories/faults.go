@@ -26,6 +26,10 @@ var faults = []fault{
 	{Name: "kill-worker", Run: killWorker},
 }
 
+// startPostgres are those that start or promote a server. What becomes of one
+// otherwise, the checker is not told.
+var startPostgres = []string{"kill", "promote", "crash"}
+
 // someReplica of those there are now.
 func (p *parent) someReplica() *testbed.Node {
 	replicas := p.cluster.Replicas()

@@ -93,6 +93,8 @@ func play(ctx context.Context, s settings) (h *history, happened run.Happened, e
 			w.process.End()
 		}
 	}()
+	watch := run.StartWatch(2*interval, p.clock.Now, run.Postgres(p.cluster.Nodes()...)...)
+	defer watch.Stop()
 	p.workers = make([]*child, s.workers)
 	for place := range p.workers {
 		if err := p.start(ctx, place); err != nil {
@@ -120,8 +122,11 @@ func play(ctx context.Context, s settings) (h *history, happened run.Happened, e
 		return nil, nil, err
 	default:
 	}
-	h, err = p.collect(ctx)
-	return h, p.happened, err
+	if h, err = p.collect(ctx); err != nil {
+		return nil, nil, err
+	}
+	h.noProof = run.Unasked(watch.Stop(), p.happened, startPostgres...)
+	return h, p.happened, nil
 }
 
 // prepare makes the tables, with pages to be filled: a reader that finds one

@@ -57,6 +57,7 @@ type summary struct {
 func summarize(s settings, h *history, happened run.Happened, found []violation) *summary {
 	sum := &summary{Seed: s.seed, Operations: run.Counts{}, Violations: map[string]int{}, Decisions: h.reasons, Errors: h.refusals, found: found}
 	sum.count(h)
+	sum.NoProof = slices.Clone(h.noProof)
 	for _, f := range s.faults {
 		met := run.Meet(f.Name, happened[f.Name], len(h.ops), func(i int) (run.Traffic, bool) {
 			o := &h.ops[i]

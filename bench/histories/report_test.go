@@ -25,6 +25,11 @@ func TestRunCountsOnlyWithReplicasTrafficAndFaults(t *testing.T) {
 		{"all from the primary", base().with(readOf(1, 30, 40, 1, 0xa, 0), readOf(1, 50, 60, 1, 0xa, 0)), met, "0.0 % of the read-backs"},
 		{"a fault without traffic", fromReplicas(), run.Happened{"pause": {{From: 100, To: 200}}}, "met no traffic"},
 		{"a fault that did not happen", fromReplicas(), nil, "did not come to happen"},
+		{"a server that changed of itself", func() *history {
+			h := fromReplicas()
+			h.noProof = []string{"node1 was one and became another"}
+			return h
+		}(), met, "node1 was one and became another"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -18,7 +18,10 @@ type history struct {
 	// restored are the times in which Redis came back with older data, from the
 	// loss to what the contract allows after the return. Answers of the cache
 	// that came from it then are not judged; see exempt.
-	restored []run.Span
+	restored  []run.Span
+	failovers int      // of Redis
+	unasked   int      // of these, by no fault
+	noProof   []string // why the run shows nothing, whatever was read
 }
 
 // instance is one life of a worker, as far as the contract is another for it.

@@ -66,6 +66,8 @@ func play(ctx context.Context, s Settings) (_ *parent, err error) {
 	if err := p.startServers(ctx); err != nil {
 		return nil, err
 	}
+	watches := p.watch()
+	defer func() { watches.end(p.h, p.happened) }() // also before the servers are stopped, on an error
 	for i := range s.Workers {
 		w, err := p.newChild(i)
 		if err != nil {

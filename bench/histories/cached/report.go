@@ -43,6 +43,9 @@ type Summary struct {
 	Unknown  int            `json:"writes_of_unknown_outcome"`
 	Exempt   int            `json:"cached_reads_after_a_restore"` // not judged
 	Bypasses map[string]int `json:"bypasses"`                     // by reason, of those who lived
+	// Failovers of Redis, and those of them that no fault had asked for.
+	Failovers int `json:"failovers"`
+	Unasked   int `json:"failovers_unasked"`
 
 	Faults     []run.Met      `json:"faults"`
 	Errors     map[string]int `json:"errors"` // of operations, by kind and text
@@ -73,6 +76,7 @@ func summarize(s Settings, h *history, happened run.Happened, found []violation)
 		Errors: map[string]int{}, Bypasses: map[string]int{}, Violations: map[string]int{},
 	}
 	sum.count(h)
+	sum.Failovers, sum.Unasked, sum.NoProof = h.failovers, h.unasked, slices.Clone(h.noProof)
 	for _, f := range s.faults {
 		met := run.Meet(f.Name, happened[f.Name], len(h.ops), func(i int) (run.Traffic, bool) {
 			o := &h.ops[i]
@@ -200,6 +204,7 @@ func (sum *Summary) Print(out io.Writer) {
 	fmt.Fprintf(w, "cacheable reads\t%d\t%.1f %% hits (L1 %.1f %%, L2 %.1f %%)\t%s\n", sum.Cacheable, 100*sum.Hits, 100*sum.HitsL1, 100*sum.HitsL2, list(sum.Sources))
 	fmt.Fprintf(w, "fills\t%d\t%.1f %% from replicas\n", sum.Fills, 100*sum.FillShare)
 	fmt.Fprintf(w, "writes\t%d that Redis may not know of\t%d of unknown outcome\n", sum.Untold, sum.Unknown)
+	fmt.Fprintf(w, "failovers\t%d of Redis\t%d by no fault of the run\n", sum.Failovers, sum.Unasked)
 	fmt.Fprintf(w, "not judged\t%d cached reads while older data of Redis was back\n", sum.Exempt)
 	fmt.Fprintf(w, "bypasses\t%s\n", list(sum.Bypasses))
 	for _, met := range sum.Faults {
