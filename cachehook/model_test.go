@@ -22,7 +22,7 @@ func TestModelTrailsAreRefused(t *testing.T) {
 	t.Parallel()
 	paths, err := filepath.Glob("testdata/trails/*.txt")
 	must(t, err)
-	if len(paths) < 18 {
+	if len(paths) < 21 {
 		t.Fatalf("%d trails", len(paths))
 	}
 	for _, path := range paths {
@@ -48,6 +48,7 @@ type world struct {
 	writers                [2]*scribe
 	readers                [3]*visitor
 	tooOld                 int // what the model served that it must not have
+	sent                   *commands
 }
 
 // place is an instance of the model: a cache, without a database, whose channel
@@ -84,7 +85,7 @@ func (g *gate) lookup(ctx context.Context, tags []string, entry string) (answer,
 	v := g.asking.Load()
 	v.asks <- struct{}{}
 	<-v.send
-	a, err := g.redisStore.lookup(ctx, tags, entry)
+	a, err := v.rest(g.redisStore, ctx, tags, entry)
 	v.answered <- struct{}{}
 	<-v.receive
 	return a, err
@@ -99,6 +100,7 @@ type visitor struct {
 	asks, send, answered, receive chan struct{}
 	found                         chan standing
 	stage                         string // "", asking, answered, found, read, flown
+	row                           *answer // to the question for the row's tag
 	standing                      standing
 	flight                        *flight
 	follows                       bool
@@ -113,9 +115,13 @@ func newWorld(t *testing.T, text string) *world {
 	for macro := range strings.FieldsSeq(strings.TrimPrefix(w.lines[0], "#")) {
 		w.sets[macro] = true
 	}
-	if w.sets["TAGS=2"] {
+	switch {
+	case w.sets["TAGS=2"]:
 		w.tags = append(w.tags, tableTag("b"))
+	case w.sets["ROWS"]:
+		w.tags = []string{rowTag(w.tags[0], "1"), wholeTag(w.tags[0])}
 	}
+	w.sent = recordCommands(t, rdb)
 	for i := range w.at {
 		c := New(Config{Redis: rdb, Name: name, Logger: quiet, Timeout: 10 * time.Second})
 		t.Cleanup(func() { must(t, c.Close()) })
@@ -145,7 +151,7 @@ func (w *world) visitor(p *place) *visitor {
 	v := &visitor{at: p}
 	v.q = query{key: []byte("k"), tags: w.tags, kind: kindBlob, tally: &tally{}}
 	for _, tag := range w.tags {
-		v.q.cells = append(v.q.cells, p.mirror.cell(tag, true))
+		v.q.cells = append(v.q.cells, p.mirror.cell(tag, p.pins(tag)))
 	}
 	return v
 }
@@ -248,6 +254,9 @@ func (w *world) write(s *scribe, step string) {
 		s.at.own = w.primary
 	case "bump":
 		must(w.t, s.silent().bump(ctx, tags, s.name))
+		w.sent.keep(s.name, anyServer.bump, s.key())
+	case "repeat":
+		w.sent.arriveAgain(w.t, s.name)
 	case "unmark":
 		must(w.t, s.silent().unmark(ctx, tags, s.name))
 	case "release":

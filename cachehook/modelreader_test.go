@@ -10,6 +10,10 @@ func (w *world) read(v *visitor, f []string) {
 	switch f[0] {
 	case "find":
 		w.find(v, len(f) == 2)
+	case "row":
+		w.askForRow(v)
+	case "repeat":
+		w.sent.arriveAgain(w.t, "birth")
 	case "lookup":
 		w.send(v)
 	case "learn":
@@ -54,7 +58,7 @@ func (w *world) find(v *visitor, asks bool) {
 	v.asks, v.send = make(chan struct{}), make(chan struct{})
 	v.answered, v.receive = make(chan struct{}), make(chan struct{})
 	v.found = make(chan standing, 1)
-	v.standing, v.flight, v.follows, v.put = standing{}, nil, false, nil
+	v.standing, v.flight, v.follows, v.put, v.row = standing{}, nil, false, nil, nil
 	v.at.store.(*gate).asking.Store(v)
 	// Two readers may have different statements; one is not to wait for the other.
 	v.at.batches.mu.Lock()

@@ -20,6 +20,14 @@
  *
  * Each macro in `check` takes one safeguard away, and then the assertion fails.
  *
+ * With ROWS the read is one by primary key: tag 0 is the row's, tag 1 that of the
+ * table as a whole. Writer 0 writes the row by its key, writer 1 some rows that
+ * nobody can name. The row's tag is made by whoever asks for it first, and may be
+ * evicted; a look-up asks for one tag after the other, and others come between.
+ *
+ * A client that gets no answer sends a command again: up to REPEATS of those that
+ * make stamps arrive a second time, at any moment after the first.
+ *
  * A Cluster's shard.go finds by numbers that a message was lost, and forgets all: that
  * is the subscription cut off and confirmed again.
  *
@@ -30,6 +38,9 @@
  * instance that goes back within a Lease because memory dropped the newer entry
  * and Redis still has an older one.
  */
+#ifdef ROWS
+#define TAGS 2
+#endif
 #ifndef TAGS
 #define TAGS 1
 #endif
@@ -44,6 +55,9 @@
 #endif
 #ifndef EVICTIONS
 #define EVICTIONS 1	/* of tags */
+#endif
+#ifndef REPEATS
+#define REPEATS 0	/* of commands */
 #endif
 #ifndef CUTS
 #define CUTS 1		/* of instance 1's subscription */
@@ -80,7 +94,8 @@ byte primary, replica, late;
 byte stamps = first, fresh = 2;
 byte mark[2];
 byte l2 = first, l2ver;
-byte evictions, cuts;
+byte evictions, cuts, repeats;
+byte born, bumped;	/* a stamp was made by reader 1, by writer 0 */
 
 /* The instances. */
 #define listening 0
@@ -156,6 +171,30 @@ inline mint(t) {
 	fresh++
 }
 
+/* The second arrival of a command makes another stamp than the first. */
+#ifdef BIRTH_REPEATED
+#define birthOf(s) (s)
+#define bearAgain stamps = with(stamps, 0, born)
+#else
+#define birthOf(s) 1
+#define bearAgain mint(0)
+#endif
+#ifdef BUMP_REPEATED
+#define bumpOf(s) (s)
+#define bumpAgain stamps = with(stamps, 0, bumped)
+#else
+#define bumpOf(s) 1
+#define bumpAgain mint(0)
+#endif
+
+/* redis.go: a tag without a stamp needs none, as nothing carries it. */
+inline bump() {
+	if
+	:: of(stamps, t) != 0 -> mint(t); bumped = ((w == 0 && REPEATS > 0) -> bumpOf(of(stamps, t)) : bumped)
+	:: else
+	fi
+}
+
 /* write.go. A writer that stands still for good is one that died. What follows
  * from its death is that its mark runs out, as nobody renews it. */
 #define died(w) mark[w] = runOut; printf("runOut w%d\n", w); goto over
@@ -184,7 +223,7 @@ proctype writer(byte w; byte i) {
 	fi;
 	if
 	:: atomic {
-		mint(t); mark[w] = none;
+		bump(); mark[w] = none;
 #ifdef MESSAGE_SETS
 		minted = of(stamps, t);
 #endif
@@ -235,6 +274,52 @@ inline readScript() {
 #endif
 	under = stamps
 }
+
+#ifdef ROWS
+/* look.go: the row's tag is asked for first, and made where there is none. */
+#define isUnclear 0
+#define isMarked 16
+inline readRow() {
+	if
+	:: of(stamps, 0) == 0 && mark[0] == none -> mint(0); born = (REPEATS > 0 -> birthOf(of(stamps, 0)) : 0)
+	:: else
+	fi;
+	row = (mark[0] == standing -> isMarked : (mark[0] == none -> of(stamps, 0) : isUnclear))
+}
+inline readWhole() {
+	purge(1);
+	if
+	:: row == isUnclear ->
+		purge(0);
+		if
+		:: of(stamps, 0) == 0 -> mint(0)
+		:: else
+		fi;
+		row = of(stamps, 0)
+	:: else
+	fi;
+	if
+	:: of(stamps, 1) == 0 -> mint(1)
+	:: else
+	fi;
+	under = with(stamps, 0, row & 15)
+#ifdef ROW_ALONE
+	;
+	under = with(under, 1, 1)
+#endif
+}
+#ifdef ROW_ALONE
+#define markedWhole 0
+#else
+#define markedWhole (mark[1] == standing)
+#endif
+#define meets (row == isMarked || markedWhole)
+#define metTags ((row == isMarked -> 1 : 0) | (markedWhole -> 2 : 0))
+#else
+#define readWhole readScript
+#define meets marked
+#define metTags markedTags
+#endif
 
 /* The stamps that an answer brings, unless something touched their tags since. If
  * that was another answer, and with another stamp, nobody can tell which is newer. */
@@ -306,6 +391,9 @@ proctype reader(byte r; byte i) {
 	byte under;	/* the stamps it reads under */
 	byte ver;	/* what it has found */
 	byte found;
+#ifdef ROWS
+	byte row;	/* what it has read of the row's tag */
+#endif
 find:
 	atomic {
 		need = (late > at[i].own -> late : at[i].own);
@@ -327,13 +415,21 @@ find:
 		fi
 	};
 	/* ask. The later a question, the less overtakes its answer. */
+#ifdef ROWS
+	atomic { overtaken[r] = 0; readRow(); printf("row r%d\n", r) };
+#endif
 	atomic {
+#ifndef ROWS
 		overtaken[r] = 0;
+#endif
 		found = under;	/* the stamps of what was in memory */
-		readScript();
-		found = (marked -> isMarkedNow : (found == under -> inL1 : (l2 == under -> inL2 : isMiss)));
+		readWhole();
+		found = (meets -> isMarkedNow : (found == under -> inL1 : (l2 == under -> inL2 : isMiss)));
 		ver = (found == inL2 -> l2ver : (found == inL1 -> ver : 0));
-		under = (found == isMarkedNow -> markedTags : under);
+		under = (found == isMarkedNow -> metTags : under);
+#ifdef ROWS
+		row = 0;
+#endif
 		printf("lookup r%d\n", r)
 	};
 	atomic {
@@ -468,21 +564,37 @@ active proctype world() {
 #if READERS > 2
 		run reader(2, 1);
 #endif
+#ifndef NO_WRITER_0
 		run writer(0, 0);
+#endif
 #if WRITERS > 1
 		run writer(1, HOME)
 #endif
 	};
 end:	do
 	:: d_step { late < primary -> late++; printf("lease %d\n", late) }
+#ifndef NO_REPLAY	/* makes smaller what is not about replicas */
 	:: d_step { replica < primary -> replica++; printf("replay %d\n", replica) }
+#endif
 #ifdef NO_RENEW
 	:: d_step { mark[0] == standing -> mark[0] = runOut; printf("runOut w0\n") }
 #endif
+#ifdef ROWS
+	:: d_step { evictions < EVICTIONS && mark[0] != standing && of(stamps, 0) != 0 ->
+		evictions++; stamps = with(stamps, 0, 0); mark[0] = none;
+		printf("evict\n") }
+#else
 	:: d_step { evictions < EVICTIONS && !marked && stamps != 0 ->
 		evictions++; stamps = with(stamps, 0, 0); mark[0] = none;
 		mark[1] = (TAGS == 1 -> none : mark[1]);
 		printf("evict\n") }
+#endif
+#if REPEATS > 0
+	:: d_step { repeats < REPEATS && born && of(stamps, 0) == 0 && mark[0] == none ->
+		repeats++; bearAgain; born = 0; printf("repeat r1\n") }
+	:: d_step { repeats < REPEATS && bumped && of(stamps, 0) != 0 ->
+		repeats++; bumpAgain; bumped = 0; printf("repeat w0\n") }
+#endif
 	:: d_step { at[0].channel != confirming && at[0].unheard & 1 -> deliver(0, 0) }
 	:: d_step { at[1].channel != confirming && at[1].unheard & 1 -> deliver(1, 0) }
 #if TAGS > 1
