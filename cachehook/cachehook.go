@@ -80,7 +80,9 @@ type Cache struct {
 	floors  positions
 	pending quarantine
 	doubts  doubts
-	recent  recent
+	recent  recent                    // what this process has bumped
+	heardOf recent                    // of what the channel has told
+	whole   atomic.Pointer[time.Time] // since when it has told all; nil: not yet
 	salt    string
 	markTTL time.Duration
 	quick   uint32      // up to how many microseconds a flight is on the spot
@@ -152,6 +154,7 @@ func (c *Cache) connect() {
 	}
 	c.witness = newWitness(c.cfg.Redis, prefix+"server", c.cfg.Logger)
 	c.witness.changed, c.witness.missed = c.serverChanged, c.serverMissed
+	c.witness.continued, c.witness.roster = c.serverContinued, c.rosterAt
 	r.recent, r.unfit = &c.recent, c.witness.fault
 	c.guard.doubt = c.witness.doubt
 	names := &rosterStore{
@@ -187,12 +190,14 @@ func (c *Cache) connect() {
 	c.channel = &channel{
 		name: name, open: open, lease: c.cfg.Lease, now: c.now, logger: c.cfg.Logger,
 		confirmed: func() {
+			now := time.Now()
+			c.whole.Store(&now)
 			c.mirror.flush()
 			c.catalog.forget() // somebody may have changed the schema meanwhile
 		},
 		heard:  c.heard,
 		lost:   c.witness.doubt,
-		proven: make(chan struct{}),
+		proven: make(chan struct{}), hurry: make(chan struct{}, 1),
 	}
 }
 
@@ -203,6 +208,9 @@ func (c *Cache) heard(tag string) {
 		return
 	}
 	c.mirror.forgetTag(tag)
+	if r, ok := c.store.(*redisStore); ok && r.shard != nil {
+		c.heardOf.note(time.Now(), tag)
+	}
 	if tag == schemaTag {
 		c.catalog.forget()
 	}

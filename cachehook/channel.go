@@ -40,6 +40,7 @@ type channel struct {
 
 	proof  atomic.Int64 // when the last ping that was heard was sent; 0: none
 	proven chan struct{}
+	hurry  chan struct{} // has one slot: somebody waits for a ping
 	once   sync.Once
 	sends  sync.WaitGroup // pings that Redis has not taken yet
 }
@@ -75,6 +76,30 @@ func (c *channel) healthy() bool {
 	p := c.proof.Load()
 	return p != 0 && c.now()-p < int64(c.lease)
 }
+
+// caughtUp waits until all that was said before the call has been heard. It reports
+// false when that does not show in time.
+func (c *channel) caughtUp(ctx context.Context) bool {
+	asked := c.now()
+	for end := time.Now().Add(catchUp); c.proof.Load() <= asked; {
+		select {
+		case c.hurry <- struct{}{}:
+		default:
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(watchPause):
+		}
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
+}
+
+// catchUp bounds the waiting for a ping.
+const catchUp = time.Second
 
 // run keeps a subscription until ctx ends.
 func (c *channel) run(ctx context.Context) {
@@ -199,6 +224,7 @@ func (c *channel) pingLoop(ctx context.Context, l *line, end context.CancelCause
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-c.hurry:
 		}
 	}
 }

@@ -2,6 +2,7 @@ package cachehook
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -162,7 +163,8 @@ func TestC06ClusterChannelMoveThatIsCalledOff(t *testing.T) {
 func TestC06ClusterChannelFailsOver(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, testbed.RedisClusterConfig{})
-	a, b := c.open(t, Config{}), c.open(t, Config{})
+	log := &lines{}
+	a, b := c.open(t, Config{}), c.open(t, Config{Logger: slog.New(slog.NewTextHandler(log, nil))})
 	ready(t, a, b)
 	cached(t, a, b)
 	_, shard := slotOf(b.cache.channel.name)
@@ -182,6 +184,7 @@ func TestC06ClusterChannelFailsOver(t *testing.T) {
 	if n := stop(); n == 0 {
 		t.Fatal("nothing was written meanwhile")
 	}
+	equal(t, "what was said is taken for known", log.count("masters of the Redis Cluster were replaced"), 0)
 	cached(t, b)
 	seesWithin(t, a, b, 5)
 }

@@ -3,6 +3,7 @@ package cachehook
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -40,20 +41,46 @@ func TestRecentForgetsAndKnowsWhenItIsFull(t *testing.T) {
 	t.Parallel()
 	var r recent
 	now := time.Now()
-	r.note([]string{"a"}, now)
-	r.note([]string{"b"}, now.Add(rememberFor))
-	tags, known := r.tags(now.Add(rememberFor + 1))
+	past := func() (tags []string, known bool) { return r.tags(now, now.Add(-rememberFor)) }
+	r.note(now, "a")
+	now = now.Add(rememberFor)
+	r.note(now, "b")
+	now = now.Add(1)
+	tags, known := past()
 	equal(t, "known", known, true)
 	equal(t, "remembered", fmt.Sprint(tags), "[b]")
+	_, known = r.tags(now, now.Add(-rememberFor-1))
+	equal(t, "known of too long ago", known, false)
 	for i := range maxRecent + 1 {
-		r.note([]string{fmt.Sprint(i)}, now.Add(2*rememberFor+1))
+		r.note(now.Add(rememberFor), fmt.Sprint(i))
 	}
-	_, known = r.tags(now.Add(2*rememberFor + 2))
+	now = now.Add(rememberFor)
+	_, known = past()
 	equal(t, "known when it is full", known, false)
 	equal(t, "held", len(r.at) <= maxRecent, true)
-	tags, known = r.tags(now.Add(4 * rememberFor))
+	now = now.Add(rememberFor + 1)
+	tags, known = past()
 	equal(t, "known a minute later", known, true)
 	equal(t, "left", len(tags), 0)
+}
+
+func TestRecentRemembersManyRowsAsTheirTable(t *testing.T) {
+	t.Parallel()
+	var r recent
+	now := time.Now()
+	r.note(now.Add(-rememberFor/2), "t:a", rowTag("t:a", "first"))
+	for i := range 2 * maxRecent {
+		now = now.Add(time.Microsecond)
+		r.note(now, rowTag("t:a", fmt.Sprint(i)))
+	}
+	r.note(now, "mine")
+	tags, known := r.tags(now, now.Add(-rememberFor))
+	slices.Sort(tags)
+	equal(t, "known", known, true)
+	equal(t, "remembered", fmt.Sprintf("%q", tags), `["mine" "t:a" "t:a\x01"]`)
+	tags, known = r.tags(now, now)
+	equal(t, "known of the last moment", known, true)
+	equal(t, "of the last moment", len(tags), 3)
 }
 
 // Sentinel promotes a replica that has not got the last writes: it comes with the

@@ -180,7 +180,7 @@ func (r *redisStore) mark(ctx context.Context, tags []string, writer string) err
 
 func (r *redisStore) bump(ctx context.Context, tags []string, writer string) error {
 	if r.recent != nil {
-		r.recent.note(tags, time.Now())
+		r.recent.note(time.Now(), tags...)
 	}
 	return r.tell(ctx, "invalidate", tags, func(_ redis.Pipeliner, run runner) {
 		for _, tag := range tags {

@@ -17,6 +17,13 @@ type server struct {
 	version string
 	cluster bool
 	replica bool
+
+	addr string // of a node of a Cluster
+
+	// Its history has a name, and a length in bytes. A server that has succeeded another
+	// one has that one's history before its own, up to where it branched off.
+	history, before  string
+	offset, branched int64
 }
 
 // errReplica means that what was asked is no master, any more perhaps.
@@ -31,6 +38,8 @@ func askServer(ctx context.Context, p redis.Pipeliner) func() server {
 		// Valkey calls it server_mode where it does not pass for Redis.
 		s.cluster = infoField(info, "redis_mode") == "cluster" || infoField(info, "server_mode") == "cluster"
 		s.replica = infoField(info, "role") == "slave"
+		s.history, s.before = infoField(info, "master_replid"), infoField(info, "master_replid2")
+		s.offset, s.branched = infoNumber(info, "master_repl_offset"), infoNumber(info, "second_repl_offset")
 		return s
 	}
 }
@@ -39,6 +48,15 @@ func infoField(info, name string) string {
 	_, after, _ := strings.Cut("\n"+info, "\n"+name+":")
 	value, _, _ := strings.Cut(after, "\n")
 	return strings.TrimSpace(value)
+}
+
+// infoNumber returns -1 for what is not there.
+func infoNumber(info, name string) int64 {
+	n, err := strconv.ParseInt(infoField(info, name), 10, 64)
+	if err != nil {
+		return -1
+	}
+	return n
 }
 
 // oldest is the first major version that has what is asked: sharded messages,
@@ -80,9 +98,11 @@ func (w *witness) servers(ctx context.Context) (all []server, written string, er
 		if _, err := p.Exec(ctx); err != nil {
 			return err
 		}
+		s := tell()
+		s.addr = addrOf(node)
 		mu.Lock()
 		defer mu.Unlock()
-		all = append(all, tell())
+		all = append(all, s)
 		return nil
 	})
 	if err != nil {

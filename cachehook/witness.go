@@ -34,10 +34,14 @@ type witness struct {
 	key     string
 	changed func() error // the server is another one
 	missed  func() error // it is, and another process has dealt with that before
-	logger  *slog.Logger
-	seen    string    // the server's name at the last look; its own goroutine's
-	refused sync.Once // the log has said that the server does not tell
-	replica int       // looks in a row that found one
+	// continued: it is, and has what the last one had when it was seen. It reports
+	// whether that was enough to know.
+	continued func(ctx context.Context, last sighting, roster string) (known bool, err error)
+	roster    func(ctx context.Context, servers []server) string // which of them has the roster
+	logger    *slog.Logger
+	last      sighting  // the last look that found all well; its own goroutine's
+	refused   sync.Once // the log has said that the server does not tell
+	replica   int       // looks in a row that found one
 
 	unfit atomic.Pointer[error] // why Redis cannot be used; nil: it was not seen yet
 	known chan struct{}         // closed when it has been seen
@@ -48,10 +52,13 @@ type witness struct {
 	// of Redis is used.
 	doubts, cleared atomic.Uint64
 	kick            chan struct{} // has one slot
+	every           atomic.Int64  // nanoseconds between looks: watchEvery
 }
 
 func newWitness(client redis.UniversalClient, key string, logger *slog.Logger) *witness {
-	return &witness{client: client, key: key, logger: logger, kick: make(chan struct{}, 1), known: make(chan struct{})}
+	w := &witness{client: client, key: key, logger: logger, kick: make(chan struct{}, 1), known: make(chan struct{})}
+	w.every.Store(int64(watchEvery))
+	return w
 }
 
 // doubt says that Redis may have become another server.
@@ -87,7 +94,7 @@ func (w *witness) run(ctx context.Context) {
 			return
 		case <-time.After(watchPause):
 		}
-		next := watchEvery
+		next := time.Duration(w.every.Load())
 		if w.doubtful() {
 			next = watchPause
 		}
@@ -99,6 +106,7 @@ func (w *witness) run(ctx context.Context) {
 func (w *witness) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	began := time.Now()
 	servers, written, err := w.servers(ctx)
 	name := nameOfAll(servers)
 	switch {
@@ -115,7 +123,8 @@ func (w *witness) look(ctx context.Context) error {
 	if err := cmp.Or(w.judge(servers), err); err != nil {
 		return err
 	}
-	moved := w.seen != "" && w.seen != name
+	moved := w.last.name != "" && w.last.name != name
+	now := sighting{name, began, servers, w.roster(ctx, servers)}
 	switch {
 	case name == written && moved:
 		if err := w.missed(); err != nil {
@@ -123,19 +132,37 @@ func (w *witness) look(ctx context.Context) error {
 		}
 		fallthrough
 	case name == written:
-		w.seen = name
+		w.last = now
 		return nil
 	}
 	if written != "" || moved { // a Redis without the name holds nothing of before
-		if err := w.changed(); err != nil {
+		if err := w.replaced(ctx, now, written); err != nil {
 			return err
 		}
-		w.logger.Warn("cachehook: Redis is another server than before and may hold older data: all that was cached is invalid")
 	}
 	if err := w.client.Set(ctx, w.key, name, 0).Err(); err != nil {
 		return err
 	}
-	w.seen = name
+	w.last = now
+	return nil
+}
+
+// replaced deals with servers that are others than before.
+func (w *witness) replaced(ctx context.Context, now sighting, written string) error {
+	if came, ok := succeeded(w.last.servers, now.servers); ok && written == w.last.name {
+		known, err := w.continued(ctx, w.last, now.roster)
+		if err != nil {
+			return err
+		}
+		if known {
+			w.logger.Warn("cachehook: masters of the Redis Cluster were replaced: what was written in the last seconds is invalid", "masters", len(came))
+			return nil
+		}
+	}
+	if err := w.changed(); err != nil {
+		return err
+	}
+	w.logger.Warn("cachehook: Redis is another server than before and may hold older data: all that was cached is invalid")
 	return nil
 }
 
@@ -216,15 +243,12 @@ func (c *Cache) serverChanged() error {
 
 // serverMissed tells the server again what this process has told another one lately.
 func (c *Cache) serverMissed() error {
-	tags, known := c.recent.tags(time.Now())
+	now := time.Now()
+	tags, known := c.recent.tags(now, now.Add(-rememberFor))
 	if !known {
 		return c.serverChanged()
 	}
-	c.mirror.flush()
-	if len(tags) == 0 {
-		return nil
-	}
-	return c.store.bump(context.Background(), tags, "")
+	return c.tellAgain(tags)
 }
 
 // doubtful reports whether what Redis answers cannot be used at present.
