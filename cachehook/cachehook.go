@@ -23,7 +23,8 @@
 // tables, tables that the database's catalogue does not know, and tables under
 // row-level security, unless a tenant is declared: see [WithTenant].
 //
-// The end of a transaction is seen where GORM or the plugin's pool begins it.
+// The end of a transaction is seen where GORM or the plugin's pool begins it, also
+// one by the text COMMIT.
 // While one is open that was begun otherwise, nothing is served or filled of the
 // tables written in it: a *sql.Tx (db.Connection with Begin makes one) tells when
 // it is over; a BEGIN by hand on a connection of db.Connection is waited for until

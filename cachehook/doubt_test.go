@@ -25,6 +25,20 @@ var unseen = map[string]func(db *gorm.DB, write func(tx *gorm.DB) error, meanwhi
 			return tx.Exec("COMMIT").Error
 		})
 	},
+	"BEGIN by hand, again": func(db *gorm.DB, write func(tx *gorm.DB) error, meanwhile func()) error {
+		return db.Connection(func(tx *gorm.DB) error {
+			for _, text := range []string{"SELECT 1; BEGIN", "COMMIT AND CHAIN"} {
+				if err := tx.Exec(text).Error; err != nil {
+					return err
+				}
+			}
+			if err := write(tx); err != nil {
+				return err
+			}
+			meanwhile()
+			return tx.Exec("COMMIT").Error
+		})
+	},
 	"Begin on a connection": func(db *gorm.DB, write func(tx *gorm.DB) error, meanwhile func()) error {
 		return db.Connection(func(conn *gorm.DB) error {
 			tx := conn.Begin()

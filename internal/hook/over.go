@@ -15,40 +15,33 @@ import (
 // overOf returns what tells whether the transaction is over that somebody else
 // began and that this write is in, or nil.
 func (r *Record) overOf() func() bool {
+	if conn := r.Held(); conn != nil {
+		return r.hub.begun.over(conn)
+	}
 	pool := r.orig
-	switch p := pool.(type) {
-	case *gorm.PreparedStmtTX:
+	if p, ok := pool.(*gorm.PreparedStmtTX); ok {
 		pool = p.Tx
-	case *gorm.PreparedStmtDB:
-		pool = p.ConnPool
 	}
-	switch p := pool.(type) {
-	case *sql.Tx:
-		if p == nil || r.Where != Foreign {
-			return nil
-		}
-		return func() bool {
-			// database/sql looks whether the transaction is done before it finds
-			// that the statement is none of its own. Nothing reaches the driver.
-			return errors.Is(p.StmtContext(context.Background(), &sql.Stmt{}).Close(), sql.ErrTxDone)
-		}
-	case *sql.Conn:
-		return r.hub.begun.over(p)
+	p, ok := pool.(*sql.Tx)
+	if !ok || p == nil || r.Where != Foreign {
+		return nil
 	}
-	return nil
+	return func() bool {
+		// database/sql looks whether the transaction is done before it finds
+		// that the statement is none of its own. Nothing reaches the driver.
+		return errors.Is(p.StmtContext(context.Background(), &sql.Stmt{}).Close(), sql.ErrTxDone)
+	}
 }
 
 // byHand notes a transaction that is begun or ended by its text on a connection
 // of db.Connection. An end counts also when it fails: the transaction is lost.
 func (r *Record) byHand() {
-	conn, ok := r.orig.(*sql.Conn)
-	if !ok {
-		return
-	}
-	switch r.Text.Operation {
-	case sqltext.Begin:
+	conn := r.Held()
+	switch {
+	case conn == nil:
+	case r.Text.Opens:
 		r.hub.begun.begin(conn)
-	case sqltext.Commit, sqltext.Rollback:
+	case r.Text.Commits, r.Text.Operation == sqltext.Rollback:
 		r.hub.begun.end(conn)
 	}
 }

@@ -193,6 +193,7 @@ type rare struct {
 	cancel  func()    // of the context of an attempt with a budget
 	conn    *sql.Conn // of a write that must not be sent twice
 	answer  *answer   // of a write whose rows the caller reads
+	part    *Txn      // what ends with the statement, in a transaction that goes on
 	outer   *Record   // the statement that this Direct one is sent for
 	runErr  error     // the driver's error, before GORM translates it
 	hint    Hint      // of a fork
@@ -311,6 +312,7 @@ func (r *Record) finish(completed bool) {
 			t.end(Unknown) // a panic, or Rows whose own error we do not see
 		}
 	}
+	r.endPart(completed && (r.rows == nil || err != nil), err)
 	if outer := r.few().outer; outer != nil {
 		outer.Node = r.Node
 	}

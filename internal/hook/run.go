@@ -83,11 +83,11 @@ func (r *Record) charge(ctx context.Context) error {
 // beforeWrite notes a write in its transaction, or begins the transaction that
 // an autocommit write is.
 func (r *Record) beforeWrite(ctx context.Context) error {
-	if r.Access != Write {
-		return nil
-	}
 	if r.Where == InTxn {
-		r.Txn.note(ctx, r.Text, r.Args, r.Scope)
+		return r.writeInTxn(ctx)
+	}
+	r.byHand()
+	if r.Access != Write {
 		return nil
 	}
 	if len(r.stages.txns) == 0 || r.comesBack() {
@@ -170,7 +170,6 @@ func (r *Record) exec(ctx context.Context, text string, args []any) (sql.Result,
 	if err := r.beforeWrite(ctx); err != nil {
 		return nil, err
 	}
-	r.byHand()
 	return attempts(ctx, r, func(ctx context.Context, pool gorm.ConnPool, text string) (sql.Result, error) {
 		res, err := pool.ExecContext(ctx, text, r.Args...)
 		if err == nil && r.Text.Operation == sqltext.DDL {

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"gorm.io/gorm"
+
+	"github.com/gorminfra/infra/internal/replay"
 )
 
 // Tx is a transaction on one node whose end is told to the parts. It must not
@@ -59,12 +61,14 @@ func (t *Tx) Unwrap() *sql.Tx {
 	return tx
 }
 
-// direct notes what reaches the transaction without GORM's callbacks.
-func (t *Tx) direct(ctx context.Context, text string) {
+// direct notes what reaches the transaction without GORM's callbacks, and returns what
+// is to be called when it has run.
+func (t *Tx) direct(ctx context.Context, text string) (ran func(error), err error) {
 	t.opening.settle()
-	r := Record{hub: t.hub, Where: InTxn, Txn: t.txn}
+	r := Record{hub: t.hub, Where: InTxn, Txn: t.txn, stages: t.txn.stages}
 	r.reach(ctx, text, nil)
-	_ = r.beforeWrite(ctx) // in a transaction it only notes
+	err = r.beforeWrite(ctx)
+	return func(err error) { r.endPart(true, err) }, err
 }
 
 // ExecContext implements gorm.ConnPool.
@@ -72,8 +76,13 @@ func (t *Tx) ExecContext(ctx context.Context, text string, args ...any) (sql.Res
 	if t == nil {
 		return nil, gorm.ErrInvalidTransaction
 	}
-	t.direct(ctx, text)
-	return t.Tx.ExecContext(ctx, text, args...)
+	ran, err := t.direct(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	res, err := t.Tx.ExecContext(ctx, text, args...)
+	ran(err)
+	return res, err
 }
 
 // QueryContext implements gorm.ConnPool.
@@ -81,8 +90,13 @@ func (t *Tx) QueryContext(ctx context.Context, text string, args ...any) (*sql.R
 	if t == nil {
 		return nil, gorm.ErrInvalidTransaction
 	}
-	t.direct(ctx, text)
-	return t.Tx.QueryContext(ctx, text, args...)
+	ran, err := t.direct(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := t.Tx.QueryContext(ctx, text, args...)
+	ran(err)
+	return rows, err
 }
 
 // QueryRowContext implements gorm.ConnPool. On a nil Tx it returns nil, since
@@ -91,8 +105,13 @@ func (t *Tx) QueryRowContext(ctx context.Context, text string, args ...any) *sql
 	if t == nil {
 		return nil
 	}
-	t.direct(ctx, text)
-	return t.Tx.QueryRowContext(ctx, text, args...)
+	ran, err := t.direct(ctx, text)
+	if err != nil {
+		return replay.ErrorRow(err)
+	}
+	row := t.Tx.QueryRowContext(ctx, text, args...)
+	ran(row.Err())
+	return row
 }
 
 // PrepareContext implements gorm.ConnPool. The text counts as run: the
@@ -101,8 +120,13 @@ func (t *Tx) PrepareContext(ctx context.Context, text string) (*sql.Stmt, error)
 	if t == nil {
 		return nil, gorm.ErrInvalidTransaction
 	}
-	t.direct(ctx, text)
-	return t.Tx.PrepareContext(ctx, text)
+	ran, err := t.direct(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	stmt, err := t.Tx.PrepareContext(ctx, text)
+	ran(err)
+	return stmt, err
 }
 
 // StmtContext implements gorm.Tx.

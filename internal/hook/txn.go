@@ -42,6 +42,7 @@ type Txn struct {
 	tx     *Tx // nil: Autocommit
 
 	session atomic.Bool
+	loose   atomic.Bool // a COMMIT by its text has been sent in it
 
 	mu     sync.Mutex // guards the rest
 	state  txnState

@@ -75,3 +75,33 @@ func TestOperationNamesAreDistinct(t *testing.T) {
 		t.Error("an operation out of range has a name")
 	}
 }
+
+func TestWhatATextLeavesOfATransaction(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string][2]bool{ // commits, opens
+		"BEGIN":                             {false, true},
+		"START TRANSACTION READ ONLY":       {false, true},
+		"COMMIT":                            {true, false},
+		"COMMIT WORK AND NO CHAIN":          {true, false},
+		"COMMIT AND CHAIN":                  {true, true},
+		"END TRANSACTION AND CHAIN":         {true, true},
+		"PREPARE TRANSACTION 'x'":           {true, false},
+		"COMMIT PREPARED 'x'":               {},
+		"ROLLBACK PREPARED 'x'":             {},
+		"ROLLBACK":                          {},
+		"ROLLBACK AND CHAIN":                {false, true},
+		"ABORT AND NO CHAIN":                {},
+		"ROLLBACK TO SAVEPOINT chain":       {},
+		"BEGIN; UPDATE t SET a = 1; COMMIT": {true, false},
+		"UPDATE t SET a = 1; COMMIT; BEGIN": {true, true},
+		"BEGIN; ROLLBACK TO a":              {false, true},
+		"BEGIN; SELECT 1":                   {false, true},
+		"PREPARE p AS SELECT 1":             {},
+		"SELECT commit FROM chain":          {},
+	} {
+		st := Parse(text)
+		if st.Operation == Unknown || [2]bool{st.Commits, st.Opens} != want {
+			t.Errorf("%s: %v, commits %v and opens %v, want %v", text, st.Operation, st.Commits, st.Opens, want)
+		}
+	}
+}

@@ -70,6 +70,11 @@ type Statement struct {
 	Opaque bool
 	// Creates: a SELECT INTO makes a table. DDL does so too, and is not told of here.
 	Creates bool
+	// Commits: a statement of the text commits what its transaction has done: COMMIT,
+	// END, PREPARE TRANSACTION.
+	Commits bool
+	// Opens: a transaction is open afterwards: BEGIN, COMMIT AND CHAIN.
+	Opens bool
 	// System: a catalogue or a temporary table is among Reads.
 	System bool
 	// WhereExact: the WHERE holds nothing but Where and "column IS NULL".

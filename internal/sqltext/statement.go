@@ -120,23 +120,33 @@ func (p *parser) simple(t *token) Operation {
 		p.skip()
 		return Other
 	case kwBegin, kwStart:
+		p.st.Opens = true
 		p.skip()
 		return Begin
 	case kwCommit, kwEnd:
-		p.st.Opaque = p.st.Opaque || isWord(p.src(second), "PREPARED") // what another session wrote
-		p.skip()
+		if isWord(p.src(second), "PREPARED") {
+			p.st.Opaque = true // what another session wrote
+			p.skip()
+			return Commit
+		}
+		p.st.Commits = true
+		p.chain()
 		return Commit
 	case kwAbort:
-		p.skip()
+		p.chain()
 		return Rollback
 	case kwRollback:
 		op := Rollback
-		for ; p.cur().kind == kWord; p.next() {
-			if p.cur().kw == kwTo {
+		for i := p.pos; p.toks[i].kind == kWord; i++ {
+			if p.toks[i].kw == kwTo {
 				op = RollbackTo
 			}
 		}
-		p.skip()
+		if op == Rollback && !isWord(p.src(second), "PREPARED") {
+			p.chain()
+		} else {
+			p.skip()
+		}
 		return op
 	case kwSavepoint, kwRelease:
 		if second.kind != kWord && second.kind != kQuoted && second.kind != kParam {
@@ -149,6 +159,16 @@ func (p *parser) simple(t *token) Operation {
 		return Release
 	}
 	return Unknown
+}
+
+// chain reads to the end of a statement that ends a transaction, AND CHAIN another.
+func (p *parser) chain() {
+	p.st.Opens = false
+	for ; p.cur().kind != kEOF && p.cur().kind != kSemi; p.next() {
+		if p.cur().kw == kwAnd {
+			p.st.Opens = p.at(1).kind == kWord && isWord(p.src(p.at(1)), "CHAIN")
+		}
+	}
 }
 
 // explain reads EXPLAIN in Postgres' two forms, SQLite's QUERY PLAN and MySQL's
@@ -250,6 +270,7 @@ func (p *parser) inside() bool {
 func (p *parser) prepare() Operation {
 	p.next()
 	if p.acceptWord("TRANSACTION") {
+		p.st.Commits, p.st.Opens = true, false // when, another statement decides; what it wrote is over here
 		p.skip()
 		return Commit
 	}
