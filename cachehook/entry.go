@@ -5,6 +5,8 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"github.com/gorminfra/infra/internal/hook"
 )
 
 // dep is a tag that an entry depends on, with the stamp that it had before the
@@ -26,9 +28,9 @@ type entry struct {
 	// What it depends on, in the order of the lookup's cells: the last one, which is
 	// the row where one is read by its key, and those before it.
 	before  *deps
-	last    dep   // without a cell: there is none at all
-	expires int64 // on the cache's monotonic clock, nanoseconds
-	read    int64 // by when it had been read from a database, as far as this process knows; see shownAt
+	last    dep         // without a cell: there is none at all
+	expires int64       // on the cache's monotonic clock, nanoseconds
+	read    hook.Moment // by when it had been read from a database, as far as this process knows; see shownAt
 	bytes   uint32
 	cost    uint32 // what reading it took, microseconds; 0: not known
 
@@ -50,7 +52,7 @@ func rounded(n int) int { return n + n/16 }
 
 // newEntry makes an entry that memory may hold.
 func (m *memory) newEntry(value any, size int, cells []*cell, stamps []stamp, expires int64) *entry {
-	e := &entry{value: value, before: noDeps, expires: expires, read: int64(time.Since(started))}
+	e := &entry{value: value, before: noDeps, expires: expires, read: hook.Now()}
 	if n := len(cells); n > 0 {
 		e.before, e.last = m.sharedDeps(cells[:n-1], stamps), depOn(cells[n-1], stamps[n-1])
 	}
@@ -112,11 +114,8 @@ func bytesOf(n int) uint32 { return uint32(min(uint64(n), math.MaxUint32)) }
 // costOf is a time in nanoseconds as an entry holds it.
 func costOf(ns int64) uint32 { return uint32(min(max(ns/1000, 0), math.MaxUint32)) }
 
-// started is when the process began, for times that are short to keep.
-var started = time.Now()
-
 // shownAt is by when the value had been read from a database.
-func (e *entry) shownAt() time.Time { return started.Add(time.Duration(e.read)) }
+func (e *entry) shownAt() hook.Moment { return e.read }
 
 // with returns an entry that differs in its value alone, which is more bytes
 // larger.

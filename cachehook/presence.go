@@ -3,6 +3,8 @@ package cachehook
 import (
 	"context"
 	"time"
+
+	"github.com/gorminfra/infra/internal/hook"
 )
 
 // Presence is what of a result is kept at a moment.
@@ -95,7 +97,7 @@ func (c *Cache) held(q *query, e *entry, valid bool, why missReason, now int64) 
 	case !valid:
 		return Held{Lacks: missNames[missInvalidated]}
 	}
-	return Held{Valid: true, Age: time.Since(e.shownAt()), Left: time.Duration(e.expires - now), Bytes: int(cost(len(q.key), e))}
+	return Held{Valid: true, Age: hook.Now().Sub(e.shownAt()), Left: time.Duration(e.expires - now), Bytes: int(cost(len(q.key), e))}
 }
 
 // peek is get for one who does not use the entry: it stays as long unused as it was.

@@ -3,13 +3,12 @@ package cachehook
 import (
 	"context"
 	"testing"
-	"time"
 
 	"github.com/gorminfra/infra/internal/hook"
 )
 
 // shownTimes notes when the answers of reads had been read.
-type shownTimes struct{ last time.Time }
+type shownTimes struct{ last hook.Moment }
 
 func (s *shownTimes) Observe(_ context.Context, r *hook.Record) { s.last = r.Shown }
 
@@ -24,20 +23,20 @@ func TestHitTellsByWhenItWasRead(t *testing.T) {
 	must(t, err)
 	defer remove()
 
-	before := time.Now()
+	before := hook.Now()
 	read := func() {
 		var price int64
 		must(t, db.DB.Raw("SELECT price FROM products WHERE id = 1").Scan(&price).Error)
 	}
 	read()
-	after := time.Now()
-	if !shown.last.IsZero() {
+	after := hook.Now()
+	if shown.last != 0 {
 		t.Error("a read of the database tells of an earlier one")
 	}
 	for db.seen.count(hook.L1) == 0 {
 		read()
 	}
-	if shown.last.Before(before) || db.seen.queries.Load() == 1 && shown.last.After(after) {
+	if shown.last < before || db.seen.queries.Load() == 1 && shown.last > after {
 		t.Errorf("read between %v and %v, and the hit says %v", before, after, shown.last)
 	}
 }

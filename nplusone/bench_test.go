@@ -36,7 +36,7 @@ func benchmarkObserve(b *testing.B, cfg Config, scoped bool, fresh bool) {
 	record := func() *hook.Record {
 		return &hook.Record{
 			Chain: hook.Query, DB: db, Context: ctx, SQL: benchSQL, Args: args, Text: sqltext.Analyze(benchSQL), Scope: s,
-			Start: time.Now(), Duration: time.Millisecond, Rows: 1,
+			Start: hook.Now(), Duration: time.Millisecond, Rows: 1,
 		}
 	}
 	r := record()
@@ -96,7 +96,7 @@ func BenchmarkScope(b *testing.B) {
 	records := make([]*hook.Record, len(texts))
 	for i, t := range texts {
 		sql := "SELECT * FROM " + t + " WHERE id = $1"
-		records[i] = &hook.Record{Chain: hook.Query, SQL: sql, Args: ints[:1], Text: sqltext.Analyze(sql), Duration: time.Millisecond, Start: time.Now()}
+		records[i] = &hook.Record{Chain: hook.Query, SQL: sql, Args: ints[:1], Text: sqltext.Analyze(sql), Duration: time.Millisecond, Start: hook.Now()}
 	}
 	b.ReportAllocs()
 	for b.Loop() {
@@ -115,7 +115,7 @@ func TestCostOfAStatement(t *testing.T) {
 	o := observer{d}
 	ctx, s, _ := scope.Begin(t.Context(), "cost")
 	args := []any{1, 1}
-	r := &hook.Record{Chain: hook.Query, Context: ctx, SQL: benchSQL, Args: args, Text: sqltext.Analyze(benchSQL), Start: time.Now(), Rows: 1}
+	r := &hook.Record{Chain: hook.Query, Context: ctx, SQL: benchSQL, Args: args, Text: sqltext.Analyze(benchSQL), Start: hook.Now(), Rows: 1}
 	if n := testing.AllocsPerRun(1000, func() { o.Observe(ctx, r) }); n != 0 {
 		t.Errorf("%v allocations without a scope", n)
 	}

@@ -77,7 +77,7 @@ func (o observer) Observe(ctx context.Context, r *hook.Record) {
 	}
 	e := event{
 		text: r.Text, sql: r.SQL, args: r.Args, opaque: r.Chain == hook.Row,
-		start: r.Start.Sub(r.Scope.Start()), took: r.Duration, rows: rowsOf(r),
+		start: r.Start.Sub(hook.MomentOf(r.Scope.Start())), took: r.Duration, rows: rowsOf(r),
 		cached: r.Outcome == hook.L1 || r.Outcome == hook.Shared,
 		failed: r.Err != nil && failed(r.Err),
 		bulk:   r.Text.Operation == sqltext.Insert && inserted(r) > 1,

@@ -2,7 +2,6 @@ package nplusone
 
 import (
 	"testing"
-	"time"
 
 	"github.com/gorminfra/infra/internal/hook"
 	"github.com/gorminfra/infra/internal/scope"
@@ -15,7 +14,7 @@ func TestStatementsOfNobodysAreNotSeen(t *testing.T) {
 	ctx, s, _ := scope.Begin(t.Context(), "x")
 	records := []*hook.Record{{Background: true}, {Outcome: hook.Refused}}
 	for _, r := range records {
-		r.Scope, r.Context, r.SQL, r.Text, r.Start = s, ctx, benchSQL, sqltext.Analyze(benchSQL), time.Now()
+		r.Scope, r.Context, r.SQL, r.Text, r.Start = s, ctx, benchSQL, sqltext.Analyze(benchSQL), hook.Now()
 		observer{d}.Observe(ctx, r)
 	}
 	if n := d.Statements(s); n != 0 {
@@ -30,7 +29,7 @@ func TestParametersOfRowsAreNotFollowed(t *testing.T) {
 	for range 5 { // what they point to may have changed since
 		one := new(int)
 		observer{d}.Observe(ctx, &hook.Record{
-			Chain: hook.Row, Scope: s, Context: ctx, SQL: benchSQL, Args: []any{one}, Text: sqltext.Analyze(benchSQL), Start: time.Now(),
+			Chain: hook.Row, Scope: s, Context: ctx, SQL: benchSQL, Args: []any{one}, Text: sqltext.Analyze(benchSQL), Start: hook.Now(),
 		})
 	}
 	if f := d.Report(s).Findings; len(f) != 1 || f[0].Distinct != 5 {

@@ -141,7 +141,7 @@ func (a *router) Route(ctx context.Context, rec *hook.Record) (*hook.Node, error
 	if err != nil {
 		return nil, err
 	}
-	q := p.r.questionOf(ctx, rec, hint, &p, int64(rec.Asked().Sub(base)))
+	q := p.r.questionOf(ctx, rec, hint, &p, int64(rec.Asked()))
 	return p.r.admit(ctx, rec, &q)
 }
 
@@ -221,8 +221,8 @@ func (r *Resolver) shownAbove(rec *hook.Record) (at int64) {
 			continue
 		}
 		now := r.now()
-		if !p.Shown.IsZero() {
-			now = min(now, int64(p.Shown.Sub(base)))
+		if p.Shown != 0 {
+			now = min(now, int64(p.Shown))
 		}
 		at = max(at, now)
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/gorminfra/infra/internal/hook"
 )
 
 // position is a place in the WAL of one history.
@@ -16,7 +18,7 @@ type position struct {
 // positionAfter implements hook.Positioner with the shared sample, forcing one if
 // the last was sent before t.
 func (r *Resolver) positionAfter(ctx context.Context, t time.Time) (uint64, error) {
-	p, err := r.sampleAfter(ctx, int64(t.Sub(base)), r.cfg.Probe.Interval)
+	p, err := r.sampleAfter(ctx, int64(hook.MomentOf(t)), r.cfg.Probe.Interval)
 	return p.lsn, err
 }
 

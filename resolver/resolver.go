@@ -155,10 +155,8 @@ func (r *Resolver) replicas() []*node {
 	return nil
 }
 
-// base is where the clock starts; time.Since reads the monotonic clock.
-var base = time.Now().Add(-1)
-
-func monotonic() int64 { return int64(time.Since(base)) }
+// monotonic is the clock of the statements' records.
+func monotonic() int64 { return int64(hook.Now()) }
 
 // Ready waits until each node has been probed once, whether or not it answered:
 // from then on reads go to the replicas that are fit. A program that does not

@@ -105,8 +105,8 @@ func (a *router) Observe(_ context.Context, rec *hook.Record) {
 		}
 	case rec.Err == nil:
 		at := r.now()
-		if !rec.Shown.IsZero() {
-			at = min(at, int64(rec.Shown.Sub(base)))
+		if rec.Shown != 0 {
+			at = min(at, int64(rec.Shown))
 		}
 		s.recalled(at)
 	}

@@ -97,7 +97,7 @@ func (l *Log) takeIn(e Entry, j *job) {
 
 func (l *Log) entry(ctx context.Context, r *hook.Record) Entry {
 	e := Entry{
-		Time: r.Start, Fingerprint: r.Text.Fingerprint, Shape: shapeOf(r.Text, l.dialect), Operation: r.Text.Operation.String(),
+		Time: r.Start.Time(), Fingerprint: r.Text.Fingerprint, Shape: shapeOf(r.Text, l.dialect), Operation: r.Text.Operation.String(),
 		Duration: r.Duration, Waited: r.Waited, Rows: r.Rows, Error: errorClass(r.Err),
 		Outcome: r.Outcome.String(), Background: r.Background, pc: r.Site(),
 	}

@@ -51,7 +51,7 @@ func until(tb testing.TB, what string, cond func() bool) {
 }
 
 func recordOf(text string, d time.Duration) *hook.Record {
-	return &hook.Record{Text: sqltext.Analyze(text), SQL: text, Duration: d, Start: time.Now(), Context: context.Background()}
+	return &hook.Record{Text: sqltext.Analyze(text), SQL: text, Duration: d, Start: hook.Now(), Context: context.Background()}
 }
 
 func TestObserveKeepsFromTheThresholdOn(t *testing.T) {

@@ -63,7 +63,7 @@ func (r *Record) answerRows(ctx context.Context, live *sql.Rows) (*sql.Rows, err
 	if err != nil {
 		return nil, err
 	}
-	rows, err := r.hub.Replay().Rows(under, a)
+	rows, err := r.stages.hub.Replay().Rows(under, a)
 	if err != nil {
 		return nil, cmp.Or(ctx.Err(), err)
 	}
@@ -76,7 +76,7 @@ func (r *Record) answerRow(ctx context.Context, live *sql.Rows) *sql.Row {
 	if err != nil {
 		return replay.ErrorRow(err)
 	}
-	return r.hub.Replay().Row(under, a)
+	return r.stages.hub.Replay().Row(under, a)
 }
 
 // Next implements replay.Source.

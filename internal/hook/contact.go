@@ -10,15 +10,12 @@ import (
 // contact is when the work of a scope last learned what a database holds. A cache
 // that other processes write under must have heard of all that was written before,
 // or ask: the work would go back behind what it has seen.
-type contact struct{ at atomic.Int64 } // nanoseconds since contactBase; 0: never
+type contact struct{ at atomic.Int64 } // a Moment; 0: never
 
-var (
-	contacts    = scope.NewSlot(func(*scope.Scope) *contact { return &contact{} })
-	contactBase = time.Now()
-)
+var contacts = scope.NewSlot(func(*scope.Scope) *contact { return &contact{} })
 
-func (c *contact) note(t time.Time) {
-	at := max(int64(t.Sub(contactBase)), 1)
+func (c *contact) note(m Moment) {
+	at := max(int64(m), 1)
 	for last := c.at.Load(); last < at && !c.at.CompareAndSwap(last, at); {
 		last = c.at.Load()
 	}
@@ -26,7 +23,7 @@ func (c *contact) note(t time.Time) {
 
 // Touch notes that the work of s has learned, just now and otherwise than by a
 // statement, what a database holds: from a token of a session elsewhere.
-func Touch(s *scope.Scope) { contacts.Get(s).note(time.Now()) }
+func Touch(s *scope.Scope) { contacts.Get(s).note(Now()) }
 
 // SinceContact returns how long ago the work of s last learned what a database
 // holds; false if it never has, or s is nil.
@@ -39,7 +36,7 @@ func SinceContact(s *scope.Scope) (ago time.Duration, ok bool) {
 		return 0, false
 	}
 	at := c.at.Load()
-	return time.Since(contactBase) - time.Duration(at), at != 0
+	return Now().Sub(Moment(at)), at != 0
 }
 
 // touch notes what a finished statement has shown. Without a server nobody asks.
@@ -48,8 +45,8 @@ func (r *Record) touch() {
 		return
 	}
 	shown := r.Start.Add(r.Duration)
-	if r.Outcome != Database && !r.Shown.IsZero() && r.Shown.Before(shown) {
-		shown = r.Shown
+	if r.Outcome != Database && r.Shown != 0 {
+		shown = min(shown, r.Shown)
 	}
 	contacts.Get(r.Scope).note(shown)
 }

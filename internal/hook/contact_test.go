@@ -18,7 +18,7 @@ func TestContactIsTheLatest(t *testing.T) {
 		t.Error("a scope that has done nothing has had contact")
 	}
 	Touch(s)
-	contacts.Get(s).note(time.Now().Add(-time.Hour))
+	contacts.Get(s).note(Now().Add(-time.Hour))
 	if ago, ok := SinceContact(s); !ok || ago < 0 || ago > time.Minute {
 		t.Errorf("contact %v ago, %v: want just now", ago, ok)
 	}

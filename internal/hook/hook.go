@@ -73,7 +73,7 @@ func Attach(db *gorm.DB) (*Hub, error) {
 		return nil, ErrDBResolver
 	}
 	h := &Hub{catalog: catalog{reading: make(chan struct{}, 1)}, views: views{reading: make(chan struct{}, 1)}}
-	h.stages.Store(&stages{})
+	h.stages.Store(&stages{hub: h})
 	if err := db.Use(h); err != nil {
 		return nil, err
 	}
@@ -197,7 +197,7 @@ func (h *Hub) Register(part any) (remove func(), err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	parts := append(slices.Clone(h.parts), part)
-	st, err := newStages(parts)
+	st, err := h.newStages(parts)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +210,7 @@ func (h *Hub) remove(part any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.parts = slices.DeleteFunc(slices.Clone(h.parts), func(p any) bool { return p == part })
-	st, err := newStages(h.parts)
+	st, err := h.newStages(h.parts)
 	if err != nil {
 		panic(fmt.Sprintf("hook: fewer parts made a conflict: %v", err)) // cannot happen
 	}

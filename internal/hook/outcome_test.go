@@ -85,7 +85,7 @@ func TestTransactionRemembersEachTextOnceAndNoMoreThanItsBound(t *testing.T) {
 	t.Parallel()
 	txn := &Txn{}
 	for i := range 3 * maxTxnWrites {
-		r := Record{Where: InTxn, Txn: txn, hub: &Hub{}}
+		r := Record{Where: InTxn, Txn: txn, stages: &stages{hub: &Hub{}}}
 		r.reach(t.Context(), fmt.Sprintf("INSERT INTO t%d VALUES (1)", i%(2*maxTxnWrites)), nil)
 		_ = r.beforeWrite(t.Context())
 	}

@@ -16,7 +16,7 @@ import (
 // began and that this write is in, or nil.
 func (r *Record) overOf() func() bool {
 	if conn := r.Held(); conn != nil {
-		return r.hub.begun.over(conn)
+		return r.stages.hub.begun.over(conn)
 	}
 	pool := r.orig
 	if p, ok := pool.(*gorm.PreparedStmtTX); ok {
@@ -40,9 +40,9 @@ func (r *Record) byHand() {
 	switch {
 	case conn == nil:
 	case r.Text.Opens:
-		r.hub.begun.begin(conn)
+		r.stages.hub.begun.begin(conn)
 	case r.Text.Commits, r.Text.Operation == sqltext.Rollback:
-		r.hub.begun.end(conn)
+		r.stages.hub.begun.end(conn)
 	}
 }
 

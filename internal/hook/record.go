@@ -120,6 +120,8 @@ type Record struct {
 	NeedPrimary bool
 	// Mark is the router's own, for what it must know again in Done.
 	Mark uint8
+	// Retries counts the attempts after the first.
+	Retries uint8
 
 	prepared bool // the caller uses prepared statements
 	reached  bool // SQL has reached the statement pool
@@ -128,9 +130,8 @@ type Record struct {
 	charged  bool // the chargers have let it, or its fork, go to a database
 	forked   bool
 	fillable bool
+	trying   bool // an attempt on Node is under way, of whose end the router is to be told
 	done     atomic.Bool
-	// Retries counts the attempts after the first.
-	Retries int32
 	// MinLSN is set by a server whose fill needs a node that has replayed up to
 	// it. Zero: any.
 	MinLSN uint64
@@ -163,7 +164,7 @@ type Record struct {
 	Session any
 	// Shown is the time by which a cached answer had been read from a database;
 	// zero: up to now.
-	Shown time.Time
+	Shown Moment
 
 	// Start is the time at which the terminal callback began. Duration is the
 	// statement's own time: building, waiting, running and scanning it, without
@@ -171,19 +172,17 @@ type Record struct {
 	// Close. Waited is the part of it spent waiting for something else than the
 	// statement's own run: somebody else's flight, a limit, the cache's Redis and
 	// its catalogue.
-	Start    time.Time
+	Start    Moment
 	Duration time.Duration
 	Waited   time.Duration
 	// Rows is GORM's RowsAffected, -1 when not known.
 	Rows int64
 	Err  error
 
-	hub     *Hub
 	stages  *stages
 	orig    gorm.ConnPool // Statement.ConnPool as it was
 	filler  Filler
 	attempt time.Duration // when it began, from Start
-	routed  *Node         // attempt that Router.Done has not been told of
 	rows    *rowsContext
 	rare    *rare // nil until something of it is set
 }
@@ -223,8 +222,8 @@ func (r *Record) setRare() *rare {
 // newRecord starts the record of one statement on pool.
 func (h *Hub) newRecord(st *stages, chain Chain, db *gorm.DB, pool gorm.ConnPool) *Record {
 	r := &Record{
-		Chain: chain, DB: db, Context: db.Statement.Context, Start: time.Now(), Rows: -1,
-		hub: h, stages: st, orig: pool,
+		Chain: chain, DB: db, Context: db.Statement.Context, Start: Now(), Rows: -1,
+		stages: st, orig: pool,
 	}
 	if chain != Direct {
 		r.Schema = db.Statement.Schema
@@ -249,7 +248,7 @@ func (r *Record) reach(ctx context.Context, text string, args []any) {
 func (r *Record) learn(ctx context.Context, text string, args []any) {
 	r.Context, r.SQL, r.Args = ctx, text, args
 	r.Text = sqltext.Analyze(text)
-	r.Access = r.hub.accessOf(ctx, r.Text, r.Where == Pooled)
+	r.Access = r.stages.hub.accessOf(ctx, r.Text, r.Where == Pooled)
 	if r.Access == ReadOnly && (r.Text.System || r.ofMigrator() || r.ofFirstOr()) {
 		r.Access = NeedsPrimary
 	}
@@ -290,7 +289,7 @@ func (r *Record) finish(completed bool) {
 	if !r.done.CompareAndSwap(false, true) {
 		return
 	}
-	r.Duration = time.Since(r.Start)
+	r.Duration = Now().Sub(r.Start)
 	if r.rows != nil {
 		r.rows.drop()
 	}
@@ -334,27 +333,28 @@ func (r *Record) databaseError() error {
 	return r.Err
 }
 
-// Asked is the time at which the router is asked for the first attempt's node: a
-// reading of the clock for both. The attempt counts from it.
-func (r *Record) Asked() time.Time { return r.Start.Add(r.attempt) }
+// Asked is the time at which the router is asked for the first attempt's node, short
+// of what the statement has computed since its start: what it has waited for before is
+// counted, and the clock need not be read. The attempt counts from it.
+func (r *Record) Asked() Moment { return r.Start.Add(r.attempt) }
 
 // Delayed is for a router that has waited for a node: the attempt counts from now.
-func (r *Record) Delayed() { r.attempt = time.Since(r.Start) }
+func (r *Record) Delayed() { r.attempt = Now().Sub(r.Start) }
 
 // endAttempt tells the router that the attempt under way has ended, at now from
 // Start.
 func (r *Record) endAttempt(err error, now time.Duration) {
-	if node := r.routed; node != nil {
-		r.routed = nil
-		r.stages.router.Done(r, node, err, now-r.attempt)
+	if r.trying {
+		r.trying = false
+		r.stages.router.Done(r, r.Node, err, now-r.attempt)
 	}
 }
 
 // Read tells that the rows of Next have been read to their end, where work follows
 // that is none of the node's: its attempt ends here, and not with the statement.
 func (r *Record) Read() {
-	if r.routed != nil {
-		r.endAttempt(nil, time.Since(r.Start))
+	if r.trying {
+		r.endAttempt(nil, Now().Sub(r.Start))
 	}
 }
 
@@ -365,9 +365,9 @@ func (r *Record) Fork(ctx context.Context) *Record {
 	f := &Record{
 		Chain: r.Chain, Where: r.Where, Access: r.Access, Background: true,
 		NeedPrimary: r.NeedPrimary, MinLSN: r.MinLSN,
-		DB: r.hub.root, Context: ctx, SQL: r.SQL, Args: r.Args, Text: r.Text, Scope: r.Scope, Parent: r.Parent,
-		Start: time.Now(), Rows: -1,
-		hub: r.hub, stages: r.stages, orig: r.orig, prepared: r.prepared, reached: true,
+		DB: r.stages.hub.root, Context: ctx, SQL: r.SQL, Args: r.Args, Text: r.Text, Scope: r.Scope, Parent: r.Parent,
+		Start: Now(), Rows: -1,
+		stages: r.stages, orig: r.orig, prepared: r.prepared, reached: true,
 		forked: true, charged: r.charged,
 	}
 	if hint := r.Hint(); hint != (Hint{}) {
@@ -397,5 +397,5 @@ func (r *Record) asRow(ctx context.Context, rows *sql.Rows) *sql.Row {
 	if err != nil {
 		return replay.ErrorRow(err)
 	}
-	return r.hub.Replay().Row(ctx, src)
+	return r.stages.hub.Replay().Row(ctx, src)
 }

@@ -73,7 +73,7 @@ func TestDurationIsTheStatementsOwn(t *testing.T) {
 		var w watcher
 		db := openNull(t, slow)
 		attach(t, db, &w)
-		start := time.Now()
+		start := hook.Now()
 		var users []User
 		if err := db.Preload("Pets").Find(&users).Error; err != nil || len(users) != 1 || len(users[0].Pets) != 2 {
 			t.Fatalf("find: %v, %v", users, err)
@@ -89,7 +89,7 @@ func TestDurationIsTheStatementsOwn(t *testing.T) {
 		if preload.Parent != parent || parent.Parent != nil {
 			t.Error("the preload does not know its parent")
 		}
-		if !parent.Start.Equal(start) || !preload.Start.Equal(start.Add(10*time.Millisecond)) {
+		if parent.Start != start || preload.Start != start.Add(10*time.Millisecond) {
 			t.Errorf("starts %v and %v", parent.Start.Sub(start), preload.Start.Sub(start))
 		}
 		if parent.Rows != 1 || preload.Rows != 2 || parent.Table() != "users" || preload.Table() != "pets" {

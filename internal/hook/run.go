@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"gorm.io/gorm"
 
@@ -173,7 +172,7 @@ func (r *Record) exec(ctx context.Context, text string, args []any) (sql.Result,
 	return attempts(ctx, r, func(ctx context.Context, pool gorm.ConnPool, text string) (sql.Result, error) {
 		res, err := pool.ExecContext(ctx, text, r.Args...)
 		if err == nil && r.Text.Operation == sqltext.DDL {
-			r.hub.afterDDL()
+			r.stages.hub.afterDDL()
 			if r.Where == InTxn {
 				r.Txn.tx.ddl.Add(1)
 			}
@@ -208,7 +207,7 @@ func try[T any](ctx context.Context, r *Record, run func(context.Context, gorm.C
 		return run(ctx, r.target(), r.SQL)
 	}
 	if r.stages.router != nil {
-		r.attempt = time.Since(r.Start)
+		r.attempt = r.Waited
 	}
 	node, err := r.route(ctx)
 	if err != nil {
@@ -250,7 +249,7 @@ func try[T any](ctx context.Context, r *Record, run func(context.Context, gorm.C
 
 func (r *Record) route(ctx context.Context) (*Node, error) {
 	if r.stages.router == nil {
-		return r.hub.Primary(), nil
+		return r.stages.hub.Primary(), nil
 	}
 	r.needFresh(ctx)
 	return r.stages.router.Route(ctx, r)
@@ -259,7 +258,7 @@ func (r *Record) route(ctx context.Context) (*Node, error) {
 func (r *Record) startAttempt(node *Node) {
 	r.Node = node
 	if r.stages.router != nil {
-		r.routed = node
+		r.trying = true
 	}
 	if r.Txn != nil && r.Txn.Autocommit {
 		r.Txn.Node = node
@@ -267,7 +266,7 @@ func (r *Record) startAttempt(node *Node) {
 }
 
 func (r *Record) retryOn(node *Node, err error) {
-	now := time.Since(r.Start)
+	now := Now().Sub(r.Start)
 	r.endAttempt(err, now)
 	r.attempt = now
 	r.Retries++

@@ -93,7 +93,7 @@ func replaceError(db *gorm.DB, err error) {
 // the router names a node for it: when nobody has been shown any of them, and
 // where this is its second attempt. Otherwise it returns cause.
 func (r *Record) Again(ctx context.Context, cause error) (*sql.Rows, error) {
-	if r.Retries > 0 || r.routed == nil || r.Access != ReadOnly || r.Where != Pooled {
+	if r.Retries > 0 || !r.trying || r.Access != ReadOnly || r.Where != Pooled {
 		return nil, cause
 	}
 	told := cause

@@ -131,6 +131,7 @@ type WriteReader interface {
 
 // stages is an immutable snapshot of who takes part in what.
 type stages struct {
+	hub       *Hub
 	gates     []Gate
 	server    Server
 	chargers  []Charger
@@ -145,8 +146,8 @@ type stages struct {
 	meters    []Meter
 }
 
-func newStages(parts []any) (*stages, error) {
-	st := &stages{}
+func (h *Hub) newStages(parts []any) (*stages, error) {
+	st := &stages{hub: h}
 	for _, p := range parts {
 		if g, ok := p.(Gate); ok {
 			st.gates = append(st.gates, g)

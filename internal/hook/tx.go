@@ -65,7 +65,7 @@ func (t *Tx) Unwrap() *sql.Tx {
 // is to be called when it has run.
 func (t *Tx) direct(ctx context.Context, text string) (ran func(error), err error) {
 	t.opening.settle()
-	r := Record{hub: t.hub, Where: InTxn, Txn: t.txn, stages: t.txn.stages}
+	r := Record{Where: InTxn, Txn: t.txn, stages: t.txn.stages}
 	r.reach(ctx, text, nil)
 	err = r.beforeWrite(ctx)
 	return func(err error) { r.endPart(true, err) }, err
