@@ -224,7 +224,9 @@ func (c *Cache) trusted() bool {
 
 // Ready waits until the channel to Redis has proven itself, the instances agree
 // about what is cached, and warming has ended, or ctx ends. A cache whose Redis is
-// down is never ready, and works. A Redis that cannot be used for this is an error.
+// down is never ready, and works: do not make a service wait for it without a deadline.
+// The error says what is missing, and what Redis said last; a Redis that cannot be used
+// for this is told at once.
 func (c *Cache) Ready(ctx context.Context) error {
 	if start := c.startWarming.Load(); start != nil {
 		(*start)()
@@ -257,7 +259,7 @@ func (c *Cache) await(ctx context.Context, done <-chan struct{}, missing string)
 	case <-c.life.Done():
 		return errors.New("cachehook: closed")
 	case <-ctx.Done():
-		return fmt.Errorf("cachehook: %s: %w", missing, ctx.Err())
+		return c.guard.because(fmt.Errorf("cachehook: %s: %w", missing, ctx.Err()))
 	}
 }
 

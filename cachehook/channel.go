@@ -39,6 +39,7 @@ type channel struct {
 	lost      func()           // the subscription has ended
 
 	proof  atomic.Int64 // when the last ping that was heard was sent; 0: none
+	missed atomic.Int64 // since when the log says that the channel is lost; 0: it does not
 	proven chan struct{}
 	hurry  chan struct{} // has one slot: somebody waits for a ping
 	once   sync.Once
@@ -104,7 +105,7 @@ const catchUp = time.Second
 // run keeps a subscription until ctx ends.
 func (c *channel) run(ctx context.Context) {
 	defer c.sends.Wait()
-	pause, lost := firstPause, false
+	pause := firstPause
 	for ctx.Err() == nil {
 		began := c.now()
 		err := c.session(ctx)
@@ -112,10 +113,10 @@ func (c *channel) run(ctx context.Context) {
 			return
 		}
 		c.lost()
-		if !lost {
+		if c.missed.CompareAndSwap(0, max(c.now(), 1)) {
 			c.logger.Warn("cachehook: invalidation channel lost; each hit in memory asks Redis until it is back", "error", err)
 		}
-		if lost = c.proof.Swap(0) < began; !lost {
+		if c.proof.Swap(0) >= began {
 			pause = firstPause
 		}
 		select {
@@ -176,6 +177,9 @@ func (c *channel) answered(payload string) {
 	}
 	c.proof.Store(max(sent, c.proof.Load()))
 	c.once.Do(func() { close(c.proven) })
+	if since := c.missed.Load(); since != 0 && c.missed.CompareAndSwap(since, 0) {
+		c.logger.Info("cachehook: invalidation channel is back", "after", time.Duration(c.now()-since))
+	}
 }
 
 // maxPings bounds the pings that a slow Redis has not taken yet.

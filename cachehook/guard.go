@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	errSlow   = errors.New("no answer in time")
+	errSlow   = errors.New("no answer within Timeout")
 	errDown   = errors.New("breaker open after failures")
 	errClosed = errors.New("closed")
 )
@@ -182,7 +182,15 @@ func (g *guard) report(err error) {
 		}
 		err = g.because(err)
 	}
-	g.logger.Warn("cachehook: Redis does not answer; statements go to the database", "error", err)
+	text := "cachehook: Redis does not answer; statements go to the database"
+	if answer := redis.Error(nil); errors.As(err, &answer) {
+		text = "cachehook: Redis answers with an error; statements go to the database"
+	}
+	about := []any{"error", err}
+	if do := advice(err); do != "" {
+		about = append(about, "advice", do)
+	}
+	g.logger.Warn(text, about...)
 }
 
 // because adds what Redis itself, or its connection, said last.

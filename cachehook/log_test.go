@@ -8,10 +8,12 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"gorm.io/gorm"
 )
 
 // logged is a log that a test can read while it is written.
@@ -116,5 +118,59 @@ func TestLogSaysWhyRedisDoesNotAnswer(t *testing.T) {
 	})
 	if !strings.Contains(met.Error(), "connection refused") {
 		t.Errorf("no reason in %v", met)
+	}
+}
+
+func TestLogTellsOnceThatRedisIsLostAndOnceThatItIsBack(t *testing.T) {
+	t.Parallel()
+	server := own(t)
+	var log logged
+	var ended atomic.Int64 // subscriptions
+	cfg := Config{Redis: clientOf(t, server.Addr()), Lease: 100 * time.Millisecond, Timeout: 100 * time.Millisecond, Logger: log.logger()}
+	db := openPrepared(t, database(t), cfg, &gorm.Config{}, func(c *Cache) {
+		lost := c.channel.lost
+		c.channel.lost = func() { ended.Add(1); lost() }
+	})
+	ready(t, db)
+	db.price(t, 1)
+	for outage := 1; outage <= 2; outage++ {
+		must(t, server.Kill())
+		db.setPrice(t, 1, int64(outage))
+		eventually(t, "the channel's loss is told", 30*time.Second, func() bool { return len(log.lines("channel lost")) == outage })
+		eventually(t, "the write that was not told is", 30*time.Second, func() bool { return len(log.lines("was not told of a write")) == outage })
+		before := ended.Load()
+		eventually(t, "it is tried again and again", 30*time.Second, func() bool { return ended.Load() > before+3 })
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		must(t, server.Start(ctx))
+		cancel()
+		eventually(t, "all is well", 30*time.Second, func() bool {
+			s := db.cache.Stats()
+			return s.Trusted && s.Quarantined == 0 && !s.BreakerOpen && len(log.lines("channel is back")) == outage && len(log.lines("told of all writes")) == outage
+		})
+		equal(t, "lines about the loss", len(log.lines("channel lost")), outage)
+		equal(t, "lines about what was not told", len(log.lines("was not told of a write")), outage)
+	}
+	if line := log.lines("was not told of a write")[0]; !strings.Contains(line, "products") {
+		t.Errorf("no table in %s", line)
+	}
+}
+
+func TestLogSaysWhatToDoAboutWhatRedisAnswers(t *testing.T) {
+	t.Parallel()
+	rdb, name := client(t)
+	user := strings.ToLower(name)
+	must(t, rdb.Do(context.Background(), "ACL", "SETUSER", user, "reset", "on", ">secret", "~*", "&*", "+@all", "-hgetall").Err())
+	o := *rdb.(*redis.Client).Options()
+	o.Username, o.Password = user, "secret"
+	lacking := redis.NewClient(&o)
+	t.Cleanup(func() { _ = lacking.Close() })
+	var log logged
+	db := open(t, database(t), Config{Redis: lacking, Name: name, Logger: log.logger()})
+	eventually(t, "a line with advice", 30*time.Second, func() bool {
+		equal(t, "price", db.price(t, 1), 10)
+		return len(log.lines("Redis answers with an error")) > 0
+	})
+	if line := log.lines("Redis answers with an error")[0]; !strings.Contains(line, "NOPERM") || !strings.Contains(line, "advice=") {
+		t.Errorf("no advice in %s", line)
 	}
 }

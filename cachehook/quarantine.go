@@ -2,6 +2,8 @@ package cachehook
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -71,10 +73,17 @@ func (c *Cache) retryLoop(ctx context.Context) {
 			return
 		case <-added:
 		}
-		for ctx.Err() == nil && c.pending.len() > 0 {
+		began := time.Now()
+		for first := true; ctx.Err() == nil && c.pending.len() > 0; first = false {
 			tags, cells := c.pending.take()
+			if first {
+				c.cfg.Logger.Warn("cachehook: Redis was not told of a write: until it is, this instance serves nothing of its tables, and others may serve what is as old as its TTL", "of", namesOf(tags))
+			}
 			if err := c.store.bump(context.Background(), compactTags(tags), ""); err == nil {
 				c.release(cells, true)
+				if c.pending.len() == 0 {
+					c.cfg.Logger.Info("cachehook: Redis has been told of all writes", "after", time.Since(began))
+				}
 				continue
 			}
 			c.pending.add(tags, cells)
@@ -84,4 +93,21 @@ func (c *Cache) retryLoop(ctx context.Context) {
 			}
 		}
 	}
+}
+
+const maxNames = 10
+
+// namesOf writes tags for the log: each table and tag once, the first few of them.
+func namesOf(tags []string) string {
+	var names []string
+	for _, tag := range tags {
+		if tag != schemaTag {
+			names = append(names, nameOf(tableOf(tag)))
+		}
+	}
+	names = compactTags(names)
+	if n := len(names) - maxNames; n > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNames], " "), n)
+	}
+	return strings.Join(names, " ")
 }
