@@ -95,6 +95,7 @@ type Cache struct {
 	counts   counters
 	tallies  tallies
 	alone    sync.Once // the log has said that there is no Redis
+	emptied  emptied
 
 	every, schema *cell // the tags that every query depends on
 

@@ -217,8 +217,9 @@ func (c Config) longestTTL() time.Duration {
 	if c.Redis != nil {
 		longest = max(longest, c.L2.TTL)
 	}
+	levels := longest
 	for _, r := range c.Tables {
-		longest = max(longest, max(r.TTL, c.L1.TTL, c.L2.TTL)+r.StaleFor)
+		longest = max(longest, cmp.Or(r.TTL, levels)+r.StaleFor)
 	}
 	return longest
 }
@@ -288,6 +289,8 @@ func (c Config) Validate() error {
 			bad(fmt.Sprintf("Tables[%q].StaleFor", name), r.StaleFor, fmt.Sprintf("must be from 0 to %v", maxTTL))
 		}
 	}
+	errs = append(errs, checkEdges("Affects", c.Affects, `."`, "the key must be a table's name without its schema and quotes")...)
+	errs = append(errs, checkEdges("Functions", c.Functions, `"()`, "the key must be a function's name without quotes and arguments")...)
 	for i, w := range c.Warm {
 		if w.Run == nil {
 			bad(fmt.Sprintf("Warm[%d].Run", i), "nil", "must be a function")
@@ -309,4 +312,20 @@ func (c Config) Validate() error {
 		bad("MaxResult", c.MaxResult, "must not be negative")
 	}
 	return errors.Join(errs...)
+}
+
+// checkEdges finds names in a declaration that no table or function can have, as they are
+// compared: such a one would be ignored, and with it what it was to declare.
+func checkEdges(field string, declared map[string][]string, never, rule string) (errs []error) {
+	for name, tables := range declared {
+		if name == "" || strings.ContainsAny(name, never) {
+			errs = append(errs, fmt.Errorf("cachehook: %s[%q]: %s", field, name, rule))
+		}
+		for i, t := range tables {
+			if t == "" || strings.Contains(t, `"`) {
+				errs = append(errs, fmt.Errorf("cachehook: %s[%q][%d] is %q: must be a table's name without quotes", field, name, i, t))
+			}
+		}
+	}
+	return errs
 }

@@ -21,8 +21,16 @@ func (c *Cache) enroll(ctx context.Context, cells []*cell) bool {
 	if c.roster.enroll(ctx, cells, patience) {
 		return true
 	}
-	c.counts.bypass(reasonRoster)
+	c.counts.bypass(c.unadmitted())
 	return false
+}
+
+// unadmitted is why the roster admits nothing: while Redis is down nobody can be asked.
+func (c *Cache) unadmitted() reason {
+	if c.guard.open() {
+		return reasonRedis
+	}
+	return reasonRoster
 }
 
 // bumpListed gives tables new stamps that were perhaps written untold.

@@ -58,7 +58,10 @@ func (c *Cache) unaskedWords(why Reason, r *hook.Record) string {
 	case ReasonNode:
 		return "its clauses name the node"
 	case ReasonSkip:
-		return "its context comes from Skip"
+		if skipped(r.Context) {
+			return "its context comes from Skip"
+		}
+		return "the time of its TTL clause is negative"
 	case ReasonRule:
 		var without []string
 		for _, t := range r.Text.Reads {
@@ -255,9 +258,17 @@ func prefixed(what, value string) string {
 	return what + value
 }
 
+// presenceWords explain the reasons that pass by themselves.
+var presenceWords = map[Reason]string{
+	ReasonRoster: "not all instances know yet that the table is cached",
+	ReasonWriter: "it is being written, or its writer has died less than 5 s ago",
+	ReasonRedis:  "Redis does not answer, or it is not known whether it is the same server as before",
+	ReasonSize:   "the result was above MaxResult a moment ago",
+}
+
 func (p *Presence) words(redis bool) []string {
 	if p.Reason != "" {
-		return []string{"nothing is served: " + string(p.Reason)}
+		return []string{fmt.Sprintf("nothing is served: %s: %s", p.Reason, presenceWords[p.Reason])}
 	}
 	words := []string{p.Memory.words("in memory", "")}
 	if redis {

@@ -34,7 +34,9 @@ import (
 // change. Its context has the values of the caller's and not its end, and belongs to no
 // request.
 //
-// [TTL] and [Tags] among the options stand for ttl, and add to tags.
+// [TTL] and [Tags] among the options stand for ttl, and add to tags. By a negative time
+// nothing is kept, and load is called each time; what is above [Config.MaxResult] is
+// loaded each time too, and counted in Stats.
 //
 // An error of load is returned and not kept. A nil or closed cache loads.
 func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, tags []string, load func(context.Context) (T, error), options ...Option) (T, error) {
@@ -58,7 +60,7 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 	if err != nil {
 		return zero, err
 	}
-	if !known {
+	if !known || terms.ttl < 0 {
 		return load(ctx)
 	}
 	form := formOf(reflect.TypeFor[T]())

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -66,13 +67,23 @@ func (c *Cache) Get(ctx context.Context, key string) ([]byte, bool) {
 
 // Set puts a copy of v under key for at most ttl; zero: as long as the levels
 // say. It is gone when one of the tags is invalidated, or a table whose
-// [Table] tag is among them is written.
+// [Table] tag is among them is written. To delete a value give it a tag of its own.
+//
+// An error says what of the arguments can never be kept: a negative ttl, a tag, or a
+// value above [Config.MaxResult]. That it is not kept for a while, because Redis is down
+// or a tag is being written, is no error.
 //
 // What v was made of may have changed before Set is called, and Set cannot know:
 // where that matters use [Fetch], which notes the tags before it reads.
 func (c *Cache) Set(ctx context.Context, key string, v []byte, ttl time.Duration, tags ...string) error {
 	if !c.usable() {
 		return nil
+	}
+	switch {
+	case ttl < 0:
+		return fmt.Errorf("cachehook: Set: ttl is %v: must not be negative", ttl)
+	case len(v) > c.cfg.MaxResult:
+		return fmt.Errorf("cachehook: Set: the value has %d bytes: must be at most %d, by MaxResult", len(v), c.cfg.MaxResult)
 	}
 	who := c.tenantOf(ctx)
 	resolved, known, err := c.resolve(ctx, who, tags)
@@ -126,7 +137,7 @@ func (c *Cache) resolve(ctx context.Context, who tenant, tags []string) (resolve
 	}
 	if len(tables) > 0 {
 		tables = append([]string{everyTag, schemaTag}, compactTags(tables)...)
-	} else if c.store != nil {
+	} else {
 		tables = []string{serverTag}
 	}
 	return append(tables, compactTags(resolved)...), true, nil
@@ -153,8 +164,12 @@ func (c *Cache) handCells(tags []string) ([]*cell, []string) {
 // Invalidate makes everything unusable that was cached under one of the tags, in
 // all instances, before it returns: on this one at once, on others within Lease.
 // An error says that Redis could not be told yet; this instance serves nothing
-// of the tags until it has been.
+// of the tags until it has been. With Redis a closed cache tells nobody, which is an
+// error too. A nil cache has nothing.
 func (c *Cache) Invalidate(ctx context.Context, tags ...string) error {
+	if c == nil {
+		return nil
+	}
 	for _, tag := range tags {
 		if err := checkTag(tag); err != nil {
 			return err
@@ -174,10 +189,36 @@ func (c *Cache) Invalidate(ctx context.Context, tags ...string) error {
 	return c.invalidate(compactTags(append(own, c.tagsOfTables(ctx, tables)...)))
 }
 
-// InvalidateTables is what a write of the tables does: for programs that write
-// past the plugin.
+// InvalidateTables is what a write of all rows of the tables does, on what depends on
+// them and on what a declared or a foreign key's action changes with them: for programs
+// that write past the plugin. A name may lead with its schema; one that the database has
+// not got empties everything, and so does each where the catalogue cannot be read. It
+// blocks for the catalogue where it is not known, a second at most, and for Redis;
+// errors are those of [Cache.Invalidate].
 func (c *Cache) InvalidateTables(ctx context.Context, tables ...string) error {
+	if c == nil {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	return c.invalidate(compactTags(c.tagsOfTables(ctx, tables)))
+}
+
+// InvalidateAll makes all that is cached unusable in all instances, by queries and by
+// hand, of all tenants, and has each read the database's catalogue anew: for what the
+// plugin has not seen and nobody can list, such as a migration or a restore. Errors are
+// those of [Cache.Invalidate].
+func (c *Cache) InvalidateAll(ctx context.Context) error {
+	if c == nil {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := c.invalidate([]string{everyTag, schemaTag, serverTag})
+	c.catalog.forget() // others do when they hear of the schema
+	return err
 }
 
 // tagsOfTables returns what a write of the whole tables bumps.
@@ -188,7 +229,8 @@ func (c *Cache) tagsOfTables(ctx context.Context, tables []string) (tags []strin
 	cat := c.catalogByHand(ctx)
 	for _, name := range tables {
 		st := &sqltext.Statement{Operation: sqltext.Truncate, Writes: []sqltext.Table{tableNamed(name)}}
-		more, _ := cat.writeTags(written{statements: []*sqltext.Statement{st}}, c.cfg.Affects)
+		more, _, why := cat.writeTags(written{statements: []*sqltext.Statement{st}}, c.cfg.Affects)
+		c.noteEmptied(why)
 		tags = append(tags, more...)
 	}
 	return tags
@@ -216,7 +258,9 @@ func (c *Cache) ownTags(tags []string, cat *catalog) (resolved []string, known b
 }
 
 // usable reports whether anything is cached at present.
-func (c *Cache) usable() bool { return c.fault == nil && !c.cfg.Disabled && !c.closed.Load() }
+func (c *Cache) usable() bool {
+	return c != nil && c.fault == nil && !c.cfg.Disabled && !c.closed.Load()
+}
 
 // foldTags writes the tags of tables as the plugin does.
 func foldTags(tags []string) []string {

@@ -242,9 +242,11 @@ func TestValidateReportsEveryFaultAtOnce(t *testing.T) {
 		Name: "a b", Lease: time.Nanosecond, Timeout: time.Hour, OnRedisFailure: 9, MaxResult: -1, FlightTimeout: 1,
 		NotFoundTTL: time.Nanosecond, EarlyRefresh: 1000, WarmTimeout: -1,
 		L1: L1{TTL: -1, MaxBytes: -1}, L2: L2{TTL: 1000 * time.Hour}, Tables: map[string]Rule{"a.b": {TTL: -1, NotFoundTTL: 1, StaleFor: -1}}, Warm: []WarmQuery{{Name: "x"}},
+		Affects: map[string][]string{"a.b": {""}}, Functions: map[string][]string{"f()": nil, "": nil},
 	}.Validate()
 	for _, field := range []string{"Name is", "Lease is", "Timeout is", "OnRedisFailure is", "MaxResult is", "FlightTimeout is", "L1.TTL is",
-		"L1.MaxBytes is", "L2.TTL is", `Tables["a.b"]: the key must`, `Tables["a.b"].TTL is`, "NotFoundTTL is", "EarlyRefresh is", "WarmTimeout is", `Tables["a.b"].NotFoundTTL is`, `Tables["a.b"].StaleFor is`, "Warm[0].Run is"} {
+		"L1.MaxBytes is", "L2.TTL is", `Tables["a.b"]: the key must`, `Tables["a.b"].TTL is`, "NotFoundTTL is", "EarlyRefresh is", "WarmTimeout is", `Tables["a.b"].NotFoundTTL is`, `Tables["a.b"].StaleFor is`, "Warm[0].Run is",
+		`Affects["a.b"]: the key must`, `Affects["a.b"][0] is ""`, `Functions["f()"]: the key must`, `Functions[""]: the key must`} {
 		if err == nil || !strings.Contains(err.Error(), "cachehook: "+field) {
 			t.Errorf("no fault of %q in:\n%v", field, err)
 		}

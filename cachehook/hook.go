@@ -124,7 +124,8 @@ func (c *Cache) unasked(r *hook.Record) Reason {
 	case c.roles.Load():
 		return ReasonSession
 	}
-	if _, given := optionOf(r.DB.Statement); !given {
+	o, given := optionOf(r.DB.Statement)
+	if !given {
 		if _, ok := c.ruleOf(r.Text); !ok {
 			return ReasonRule
 		}
@@ -133,7 +134,7 @@ func (c *Cache) unasked(r *hook.Record) Reason {
 	if h := r.Hint(); h.Write || h.Use != "" {
 		return ReasonNode
 	}
-	if skipped(r.Context) {
+	if skipped(r.Context) || o.ttl != nil && *o.ttl < 0 {
 		return ReasonSkip
 	}
 	return ""

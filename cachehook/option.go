@@ -20,7 +20,8 @@ type Option interface {
 }
 
 // TTL makes the query cached for at most d, whatever the rules of its tables and
-// the levels say; zero: for as long as the levels say.
+// the levels say, and for at most 30 days; zero: for as long as the levels say;
+// negative: not at all, as of a time that is over.
 //
 //	db.Clauses(cachehook.TTL(time.Minute)).Find(&products)
 func TTL(d time.Duration) Option { return option{ttl: &d} }

@@ -39,7 +39,7 @@ func (c *Cache) peek(ctx context.Context, q *query) *Presence {
 	p := &Presence{}
 	now := c.now()
 	if c.roster != nil && !c.roster.admits(q.cells, now) {
-		p.Reason = ReasonRoster
+		p.Reason = Reason(reasonNames[c.unadmitted()])
 		return p
 	}
 	why := missCold

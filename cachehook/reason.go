@@ -19,7 +19,7 @@ const (
 	ReasonNode Reason = "node"
 	// ReasonRule: there is not a rule for each table that it reads, and no clause.
 	ReasonRule Reason = "rule"
-	// ReasonSkip: its context comes from [Skip].
+	// ReasonSkip: its context comes from [Skip], or its [TTL] is negative.
 	ReasonSkip Reason = "skip"
 	// ReasonSession: a session's role was changed, which stays with a connection of
 	// the pool.

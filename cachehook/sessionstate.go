@@ -25,7 +25,7 @@ const (
 // would read: this has to be known before the statement runs.
 func (p part) Gate(_ context.Context, r *hook.Record) error {
 	if r.Text != nil && (r.Text.Session || mayHideSet(r)) {
-		p.c.sessionChanges(sessionChange(r))
+		p.c.sessionChanges(sessionChange(r), r.Text.Shape)
 	}
 	if r.Text != nil && len(r.Text.UnknownFunctions) > 0 {
 		p.c.functionsChange(r.Text.UnknownFunctions)
@@ -48,24 +48,25 @@ func (c *Cache) functionsChange(names []string) {
 	if cat := c.catalog.present.Load(); cat != nil {
 		for _, name := range names {
 			if cat.functions[name].sets {
-				c.sessionChanges(otherNames)
+				c.sessionChanges(otherNames, name+"()")
 			}
 		}
 	}
 }
 
-func (c *Cache) sessionChanges(what effect) {
+// by is what does it, for the log: a statement without its values, or a function.
+func (c *Cache) sessionChanges(what effect, by string) {
 	switch {
 	case what == otherNames && !c.varies.Swap(true):
 		c.sessions.Add(1)
 		c.catalog.forget()
-		c.cfg.Logger.Info("cachehook: the settings of a session were changed: tables whose name is in several schemas are cached no more where a statement does not name the schema, and tables under row-level security not at all")
+		c.cfg.Logger.Warn("cachehook: the settings of a session may have been changed, which stays with its connection in the pool: until this process ends tables whose name is in several schemas are cached no more where a statement does not name the schema, and tables under row-level security not at all; use SET LOCAL in a transaction", "by", by)
 	case what == otherValues && !c.roles.Swap(true):
 		c.sessions.Add(1)
-		c.cfg.Logger.Warn("cachehook: a setting of a session was changed by which values are written, as its time zone, and stays with its connection in the pool: no result is cached any more by this process; use SET LOCAL in a transaction, or set it for all connections")
+		c.cfg.Logger.Warn("cachehook: a setting of a session was changed by which values are written, as its time zone, and stays with its connection in the pool: no result is cached any more by this process; use SET LOCAL in a transaction, or set it for all connections", "by", by)
 	case what == otherRole && !c.roles.Swap(true):
 		c.sessions.Add(1)
-		c.cfg.Logger.Warn("cachehook: the role of a session was changed, which stays with its connection in the pool: no result is cached any more by this process; use SET LOCAL in a transaction")
+		c.cfg.Logger.Warn("cachehook: the role of a session was changed, which stays with its connection in the pool: no result is cached any more by this process; use SET LOCAL in a transaction", "by", by)
 	}
 }
 

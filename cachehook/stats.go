@@ -26,9 +26,10 @@ var reasonNames = [reasons]string{"table", "catalog", "argument", "tag", "size",
 
 // counters only grow.
 type counters struct {
-	invalidations, untold atomic.Uint64
-	corrupt               corrupted
-	bypasses              [reasons]atomic.Uint64
+	invalidations, untold, emptied atomic.Uint64
+
+	corrupt  corrupted
+	bypasses [reasons]atomic.Uint64
 }
 
 func (c *counters) bypass(why reason) { c.bypasses[why].Add(1) }
@@ -44,6 +45,7 @@ type Stats struct {
 	Evictions      uint64 // results dropped from memory to make room
 	Invalidations  uint64 // tags that got a new stamp from this process
 	Untold         uint64 // writes that Redis need not be told of: no instance caches their tables
+	Emptied        uint64 // writes that emptied everything, since it is not known what they change
 	Corrupt        uint64 // payloads of Redis that could not be read; each was a miss
 	RedisErrors    uint64 // calls of Redis that failed or took too long
 	// Bypasses counts statements that went to the database without trying to
@@ -85,7 +87,7 @@ func (c *Cache) Stats() Stats {
 	n := &c.counts
 	s := Stats{
 		Evictions: c.memory.evictions.Load(), Invalidations: n.invalidations.Load(),
-		Untold:    n.untold.Load(),
+		Untold: n.untold.Load(), Emptied: n.emptied.Load(),
 		CorruptBy: make(map[string]uint64), Tables: make(map[string]TableStats),
 		Bypasses: make(map[string]uint64, reasons),
 		Entries:  c.memory.entries.Load(), Bytes: c.memory.bytes.Load(), Quarantined: c.pending.len(), InDoubt: c.doubts.len(),
@@ -155,6 +157,7 @@ var (
 	metricEvictions     = &hook.Metric{Name: "cache_evictions_total", Counter: true, Help: "Results dropped from memory to make room."}
 	metricInvalidations = &hook.Metric{Name: "cache_invalidations_total", Counter: true, Help: "Tags invalidated by this process."}
 	metricUntold        = &hook.Metric{Name: "cache_untold_writes_total", Counter: true, Help: "Writes that Redis was not told of, because no instance caches their tables."}
+	metricEmptied       = &hook.Metric{Name: "cache_emptied_total", Counter: true, Help: "Writes by this process that emptied everything, since it is not known what they change."}
 	metricCorrupt       = &hook.Metric{Name: "cache_corrupt_total", Counter: true, Labels: []string{"reason"}, Help: "Payloads of Redis that could not be read."}
 	metricRedisErrors   = &hook.Metric{Name: "cache_redis_errors_total", Counter: true, Help: "Calls of Redis that failed or took too long."}
 	metricEntries       = &hook.Metric{Name: "cache_entries", Help: "Results in memory."}
@@ -191,6 +194,7 @@ func (p part) Meter(emit func(m *hook.Metric, value float64, labels ...string)) 
 	emit(metricEvictions, float64(s.Evictions))
 	emit(metricInvalidations, float64(s.Invalidations))
 	emit(metricUntold, float64(s.Untold))
+	emit(metricEmptied, float64(s.Emptied))
 	for _, why := range corruptionNames {
 		emit(metricCorrupt, float64(s.CorruptBy[why]), why)
 	}

@@ -138,3 +138,9 @@ func (t *tallies) invalidated(cells []*cell) {
 		}
 	}
 }
+
+// kept returns how many results were stored or found so far.
+func (t *tallies) kept() (n uint64) {
+	t.each(func(_ string, t *tally) { n += t.fills.Load() + t.l1.Load() + t.l2.Load() + t.shared.Load() })
+	return n
+}

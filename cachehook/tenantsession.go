@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/multitracer"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/gorminfra/infra/internal/sqltext"
@@ -47,6 +48,9 @@ func SessionTenant(setting string, tenant func(ctx context.Context) (key string,
 		if setting == "" || strings.EqualFold(setting, "search_path") {
 			return fmt.Errorf("cachehook: SessionTenant %q: must be a role or a setting that policies look at", setting)
 		}
+		if !strings.Contains(setting, ".") && setting != "role" { // one that Postgres must have, or no tenant can be set
+			cfg.AfterConnect = knowing(setting, cfg.AfterConnect)
+		}
 		if cfg.Tracer == nil {
 			cfg.Tracer = s
 		} else {
@@ -54,6 +58,20 @@ func SessionTenant(setting string, tenant func(ctx context.Context) (key string,
 		}
 		return nil
 	})
+}
+
+// knowing makes a connection fail whose server has no such setting, where the cause can
+// be told: pgx hides what keeps a statement without arguments from being sent.
+func knowing(setting string, then func(context.Context, *pgconn.PgConn) error) func(context.Context, *pgconn.PgConn) error {
+	return func(ctx context.Context, pg *pgconn.PgConn) error {
+		if err := pg.ExecParams(ctx, "SELECT pg_catalog.current_setting($1)", [][]byte{[]byte(setting)}, nil, nil, nil).Read().Err; err != nil {
+			return fmt.Errorf("cachehook: SessionTenant %q: a setting of your own has a dot in its name, as app.tenant: %w", setting, err)
+		}
+		if then == nil {
+			return nil
+		}
+		return then(ctx, pg)
+	}
 }
 
 // sessionTenant is told of each statement before it is sent.

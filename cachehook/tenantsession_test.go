@@ -126,6 +126,24 @@ func TestC09SessionsHaveNoSearchPathOfTheTenant(t *testing.T) {
 	}
 }
 
+// Postgres takes names of a program's own with a dot alone. Without a check the first
+// statements would fail with "driver: bad connection".
+func TestC09SessionsNeedASettingThatPostgresKnows(t *testing.T) {
+	t.Parallel()
+	conn, err := pgx.ParseConfig(database(t))
+	must(t, err)
+	for setting, works := range map[string]bool{"tenant": false, "app.tenant": true, "application_name": true, "role": true} {
+		pool := stdlib.OpenDB(*conn, SessionTenant(setting, askerOf))
+		err := pool.Ping()
+		if works {
+			must(t, err)
+		} else if err == nil || !strings.Contains(err.Error(), "has a dot in its name") || !strings.Contains(err.Error(), "unrecognized configuration parameter") {
+			t.Errorf("%q: %v", setting, err)
+		}
+		must(t, pool.Close())
+	}
+}
+
 // tracing is a program's own tracer.
 type tracing struct{ n int }
 

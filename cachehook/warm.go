@@ -23,11 +23,13 @@ func (c *Cache) warmUp(db *gorm.DB) {
 	defer cancel()
 	warmed, of := 0, len(c.cfg.Warm)
 	for i, w := range c.cfg.Warm {
-		start := time.Now()
+		start, kept := time.Now(), c.tallies.kept()
 		err := c.runWarm(ctx, w, db)
 		switch {
 		case c.life.Err() != nil:
 			return
+		case err == nil && c.tallies.kept() == kept: // nobody else's queries were, either
+			c.cfg.Logger.Warn("cachehook: warming query left nothing in the cache; Cache.Explain says why", "query", w.Name, "n", i+1, "of", of, "took", time.Since(start))
 		case err == nil:
 			warmed++
 			c.cfg.Logger.Info("cachehook: warmed", "query", w.Name, "n", i+1, "of", of, "took", time.Since(start))

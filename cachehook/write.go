@@ -34,7 +34,9 @@ type pendingKey struct{ c *Cache }
 func (c *Cache) tagsOf(t *hook.Txn, writes []*sqltext.Statement) (tags []string, schema bool) {
 	what := written{statements: writes, exact: !t.Foreign && !t.Pinned && !t.Session()}
 	what.rows, _ = t.Value(rowsKey{c}).(*writtenRows)
-	return c.catalog.get(context.Background(), false).writeTags(what, c.cfg.Affects)
+	tags, schema, why := c.catalog.get(context.Background(), false).writeTags(what, c.cfg.Affects)
+	c.noteEmptied(why)
+	return tags, schema
 }
 
 // hold begins a write of the tags in this process: nothing is served or filled
@@ -205,8 +207,14 @@ func (c *Cache) bump(tags []string, writer string, cells []*cell) error {
 
 // invalidate is bump for those who ask for it by hand.
 func (c *Cache) invalidate(tags []string) error {
-	if len(tags) == 0 || c.cfg.Disabled || c.closed.Load() {
+	switch {
+	case len(tags) == 0 || c.cfg.Disabled:
 		return nil
+	case c.closed.Load():
+		if c.store == nil {
+			return nil // nothing is left
+		}
+		return fmt.Errorf("%w: the cache is closed", ErrInvalidation)
 	}
 	if err := c.bump(tags, "", c.hold(tags)); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidation, err)

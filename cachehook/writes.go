@@ -109,7 +109,17 @@ type writeWalk struct {
 	exact      bool
 	known      *rowsWritten   // of the statement at hand, or nil
 	seen       map[any]change // by relation, or by name where there is none
+	statement  *sqltext.Statement
 	understood bool
+	why        string // not, in words; empty where DDL is why, which empties everything by itself
+}
+
+// lost notes that what is written is not known.
+func (w *writeWalk) lost(why string) {
+	if w.why == "" && (w.statement == nil || w.statement.Operation != sqltext.DDL) {
+		w.why = why
+	}
+	w.understood = false
 }
 
 // visit reports whether the kind of change is new for what key stands for.
@@ -138,7 +148,9 @@ func (w *writeWalk) table(t sqltext.Table, kind change) {
 	if len(found) == 0 && w.visit(t.Name, kind) {
 		w.tags[tableTag(t.Name)] = struct{}{}
 		w.edges(t.Name)
-		w.understood = w.understood && w.catalog.trusting
+		if !w.catalog.trusting {
+			w.lost("table " + t.String() + " is not known")
+		}
 	}
 }
 
@@ -148,7 +160,7 @@ func (w *writeWalk) relation(r *relation, kind change, rows map[string]struct{})
 	}
 	w.bump(r, kind, rows)
 	if r.triggers && !w.edges(r.name) {
-		w.understood = false
+		w.lost("table " + r.name + " has triggers, rules or defaults that run code, and Affects does not say what they change")
 	} else {
 		w.edges(r.name)
 	}
@@ -230,9 +242,9 @@ func changeOf(st *sqltext.Statement) change {
 	return changes
 }
 
-// writeTags returns the tags that a transaction has to bump. A nil catalogue
-// understands nothing.
-func (c *catalog) writeTags(what written, declared edges) (tags []string, schema bool) {
+// writeTags returns the tags that a transaction has to bump, and in words why that is
+// everything, if it is so. A nil catalogue understands nothing.
+func (c *catalog) writeTags(what written, declared edges) (tags []string, schema bool, why string) {
 	w := writeWalk{
 		catalog: c, declared: declared, exact: what.exact,
 		tags: make(map[string]struct{}), rows: make(map[string]map[string]struct{}), understood: c != nil,
@@ -241,13 +253,16 @@ func (c *catalog) writeTags(what written, declared edges) (tags []string, schema
 		if st.Opaque || st.Multiple || st.Creates || st.Operation == sqltext.Unknown || st.Operation == sqltext.DDL || c != nil && c.definesUnseen(st) {
 			w.tags[schemaTag], schema = struct{}{}, true
 		}
+		w.statement = st
 		if st.Opaque || st.Operation == sqltext.Unknown || len(st.Writes) == 0 {
-			w.understood = false
+			w.lost("it is not known what is written by " + st.Shape)
 		}
 		if c == nil {
 			continue
 		}
-		w.understood = w.understood && !c.actsUnseen(st)
+		if c.actsUnseen(st) {
+			w.lost("it is not known what the functions write that are called by " + st.Shape)
+		}
 		w.seen, w.known = make(map[any]change), what.find(c, st)
 		kind := changeOf(st)
 		for _, t := range st.Writes {
@@ -265,5 +280,5 @@ func (c *catalog) writeTags(what written, declared edges) (tags []string, schema
 			w.tags[rowTag(table, k)] = struct{}{}
 		}
 	}
-	return slices.Sorted(maps.Keys(w.tags)), schema
+	return slices.Sorted(maps.Keys(w.tags)), schema, w.why
 }

@@ -1,0 +1,203 @@
+package cachehook
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"gorm.io/gorm"
+)
+
+// What the plugin has not seen and nobody can list: a migration by another tool, which
+// changes values, and adds a trigger.
+func TestInvalidateAllEmptiesEverythingAndReadsTheCatalogueAnew(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	eachMode(t, func(t *testing.T, cfg Config) {
+		dsn := others(t)
+		cfg.Tables = map[string]Rule{"products": {}, "others": {}}
+		writer := open(t, dsn, cfg)
+		instances := []*instance{writer}
+		if cfg.Redis != nil {
+			instances = append(instances, open(t, dsn, cfg))
+		}
+		ready(t, instances...)
+		type seen struct {
+			row, list, other int64
+			own, by          string
+		}
+		look := func(i *instance) (s seen) {
+			t.Helper()
+			s.row = i.price(t, 1)
+			must(t, i.Raw("SELECT sum(price) FROM products").Scan(&s.list).Error)
+			must(t, i.Raw("SELECT n FROM others WHERE id = 1").Scan(&s.other).Error)
+			var err error
+			s.own, err = Fetch(WithTenant(ctx, "a"), i.cache, "k", time.Hour, []string{"own"}, func(context.Context) (string, error) { return "new", nil })
+			must(t, err)
+			v, _ := i.cache.Get(ctx, "v")
+			s.by = string(v)
+			return s
+		}
+		for _, i := range instances {
+			_, err := Fetch(WithTenant(ctx, "a"), i.cache, "k", time.Hour, []string{"own"}, func(context.Context) (string, error) { return "old", nil })
+			must(t, err)
+			must(t, i.cache.Set(ctx, "v", []byte("old"), time.Hour))
+		}
+		before := seen{10, 50500, 0, "old", "old"}
+		for _, i := range instances {
+			eventually(t, "all is kept", 30*time.Second, func() bool {
+				asked := i.seen.queries.Load()
+				equal(t, "before", look(i), before)
+				return i.seen.queries.Load() == asked
+			})
+		}
+		exec(t, dsn, `UPDATE products SET price = price + 1`,
+			`CREATE FUNCTION count_writes() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN UPDATE others SET n = n + 1; RETURN NULL; END$$`,
+			`CREATE TRIGGER t AFTER UPDATE ON products EXECUTE FUNCTION count_writes()`)
+		equal(t, "what bypasses the plugin does not show", look(writer), before)
+		must(t, writer.cache.InvalidateAll(ctx))
+		after := seen{11, 50600, 0, "new", ""}
+		for _, i := range instances {
+			eventually(t, "after it", 30*time.Second, func() bool { return i == writer || look(i) == after })
+			equal(t, "after it", look(i), after)
+			equal(t, "the trigger is known", look(i).other, 0)
+		}
+		writer.setPrice(t, 2, 21)
+		equal(t, "what the trigger has changed", look(writer).other, 1)
+	})
+}
+
+func TestByHandSaysWhatCanNeverBeKept(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	eachMode(t, func(t *testing.T, cfg Config) {
+		cfg.MaxResult = 100
+		db := open(t, database(t), cfg)
+		ready(t, db)
+		for want, err := range map[string]error{
+			"ttl is -1s: must not be negative":                    db.cache.Set(ctx, "k", nil, -time.Second),
+			"has 101 bytes: must be at most 100, by MaxResult":    db.cache.Set(ctx, "k", make([]byte, 101), 0),
+			`tag "!server": must not be empty, "*", "!schema", "`: db.cache.Invalidate(ctx, "!server"),
+		} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v does not say %s", err, want)
+			}
+		}
+		loads := 0
+		for range 3 {
+			_, err := Fetch(ctx, db.cache, "gone", -time.Second, nil, func(context.Context) (int, error) { loads++; return 0, nil })
+			must(t, err)
+		}
+		equal(t, "loads by a time that is over", loads, 3)
+		over := db.Clauses(TTL(time.Until(time.Now().Add(-time.Minute))))
+		for range 3 {
+			must(t, over.Session(&gorm.Session{}).First(&product{}, 1).Error)
+		}
+		equal(t, "queries by a time that is over", db.seen.queries.Load(), 3)
+		x, err := db.cache.Explain(over, func(tx *gorm.DB) error { return tx.First(&product{}, 1).Error })
+		must(t, err)
+		if x[0].Reason != ReasonSkip || !strings.Contains(x[0].Why, "negative") {
+			t.Errorf("explained by %s: %s", x[0].Reason, x[0].Why)
+		}
+	})
+}
+
+// A program that invalidates when it ends learns that it was too late.
+func TestInvalidateAfterCloseIsAnErrorWhereOthersWouldHaveToHear(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	eachMode(t, func(t *testing.T, cfg Config) {
+		db := open(t, database(t), cfg)
+		must(t, db.cache.Close())
+		for _, err := range []error{db.cache.Invalidate(ctx, "tag"), db.cache.InvalidateTables(ctx, "products"), db.cache.InvalidateAll(ctx)} {
+			if told := errors.Is(err, ErrInvalidation); told != (cfg.Redis != nil) {
+				t.Errorf("after Close: %v", err)
+			}
+		}
+	})
+}
+
+func TestANilCacheKeepsNothing(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	var c *Cache
+	must(t, c.Set(ctx, "k", nil, 0))
+	if _, found := c.Get(ctx, "k"); found {
+		t.Error("found")
+	}
+	must(t, c.Invalidate(ctx, "tag"))
+	must(t, c.InvalidateTables(ctx, "products"))
+	must(t, c.InvalidateAll(ctx))
+}
+
+func TestLogTellsOnceWhyWritesEmptyEverything(t *testing.T) {
+	t.Parallel()
+	dsn := others(t)
+	exec(t, dsn, `CREATE TABLE silent (id bigint)`,
+		`CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NEW; END$$`,
+		`CREATE TRIGGER t BEFORE UPDATE ON others FOR EACH ROW EXECUTE FUNCTION nothing()`)
+	const text = "emptied all that is cached"
+	var log logged
+	db := open(t, dsn, Config{Logger: log.logger()})
+	db.price(t, 1)
+	for i := range 3 {
+		must(t, db.Exec("UPDATE others SET n = ? WHERE id = 1", i).Error)
+		before := db.seen.queries.Load()
+		db.price(t, 1)
+		equal(t, "queries after it", db.seen.queries.Load(), before+1)
+	}
+	equal(t, "counted", db.cache.Stats().Emptied, 3)
+	lines := log.lines(text)
+	if len(lines) != 1 || !strings.Contains(lines[0], "table others has triggers") {
+		t.Fatalf("the log says %q", lines)
+	}
+	for range 2 {
+		must(t, db.cache.InvalidateTables(context.Background(), "productz"))
+		must(t, db.Exec("DO $$BEGIN UPDATE products SET price = 5 WHERE id = 1; END$$").Error)
+	}
+	equal(t, "after what cannot be understood", db.price(t, 1), 5)
+	equal(t, "of a name that is not there", len(log.lines("table productz is not known")), 1)
+	equal(t, "of a DO", len(log.lines("it is not known what is written by DO")), 1)
+	equal(t, "lines", len(log.lines(text)), 3)
+
+	must(t, db.Exec("CREATE TABLE more (id bigint)").Error)
+	must(t, db.Exec("INSERT INTO silent VALUES (1)").Error)
+	equal(t, "lines after DDL and a write that is understood", len(log.lines(text)), 3)
+
+	var quietly logged
+	uncached := open(t, dsn, Config{Logger: quietly.logger(), Tables: map[string]Rule{}})
+	must(t, uncached.Exec("UPDATE others SET n = 7 WHERE id = 1").Error)
+	equal(t, "lines where nothing is cached", len(quietly.lines(text)), 0)
+}
+
+func TestLogNamesTheStatementThatChangesASession(t *testing.T) {
+	t.Parallel()
+	var log logged
+	db := open(t, database(t), Config{Logger: log.logger()})
+	must(t, db.Exec("SET app.secret = 'of nobody'").Error)
+	must(t, db.Exec("SET ROLE NONE").Error)
+	if lines := log.lines("by=\"SET app.secret"); len(lines) != 1 || strings.Contains(lines[0], "of nobody") {
+		t.Errorf("of a setting: %q", log.lines("level=WARN"))
+	}
+	if lines := log.lines("the role of a session"); len(lines) != 1 || !strings.Contains(lines[0], "by=\"SET role") {
+		t.Errorf("of a role: %q", log.lines("level=WARN"))
+	}
+}
+
+func TestWarmingTellsOfAQueryThatLeavesNothing(t *testing.T) {
+	t.Parallel()
+	var log logged
+	db := open(t, database(t), Config{Logger: log.logger(), Warm: []WarmQuery{
+		warmOne(1),
+		warmOne(1), // found
+		{Name: "locks", Run: func(db *gorm.DB) error { return db.Raw("SELECT price FROM products FOR UPDATE").Scan(new(int64)).Error }},
+		{Name: "idle", Run: func(*gorm.DB) error { return nil }},
+		warmOne(2),
+	}})
+	ready(t, db)
+	equal(t, "warmed", len(log.lines("cachehook: warmed")), 3)
+	equal(t, "left nothing", len(log.lines("left nothing in the cache")), 2)
+	equal(t, "in all", len(log.lines("warmed=3 of=5")), 1)
+}
