@@ -201,3 +201,65 @@ func TestWarmingTellsOfAQueryThatLeavesNothing(t *testing.T) {
 	equal(t, "left nothing", len(log.lines("left nothing in the cache")), 2)
 	equal(t, "in all", len(log.lines("warmed=3 of=5")), 1)
 }
+
+// A job that only has to tell, such as one that migrates, needs no database for it.
+func TestInvalidateAllNeedsNoDatabase(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	rdb, name := client(t)
+	dsn := database(t)
+	db := open(t, dsn, Config{Redis: rdb, Name: name, Tables: map[string]Rule{"products": {TTL: time.Hour}}})
+	ready(t, db)
+	equal(t, "before", db.price(t, 1), 10)
+	exec(t, dsn, `UPDATE products SET price = 11`)
+	equal(t, "what bypasses the plugin does not show", db.price(t, 1), 10)
+	job := New(Config{Redis: rdb, Name: name, Logger: quiet})
+	must(t, job.InvalidateAll(ctx))
+	must(t, job.Close())
+	eventually(t, "it shows", 30*time.Second, func() bool { return db.price(t, 1) == 11 })
+}
+
+// What the guide says of the pool below GORM, and of a materialized view.
+func TestWhatBypassesThePluginShowsOnceItIsTold(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	dsn := database(t)
+	exec(t, dsn, `CREATE MATERIALIZED VIEW dear AS SELECT * FROM products`)
+	eachMode(t, func(t *testing.T, cfg Config) {
+		exec(t, dsn, `UPDATE products SET price = 10 WHERE id = 1`, `REFRESH MATERIALIZED VIEW dear`)
+		db := open(t, dsn, Config{Redis: cfg.Redis, Name: cfg.Name, Lease: cfg.Lease, Tables: map[string]Rule{"products": {TTL: time.Hour}, "dear": {TTL: time.Hour}}})
+		ready(t, db)
+		dear := func() (price int64) {
+			t.Helper()
+			must(t, db.Raw("SELECT price FROM dear WHERE id = 1").Scan(&price).Error)
+			return price
+		}
+		kept := func(table string, read func() int64, want int64) {
+			t.Helper()
+			eventually(t, table+" is kept", 30*time.Second, func() bool {
+				asked := db.seen.queries.Load()
+				equal(t, table, read(), want)
+				return db.seen.queries.Load() == asked
+			})
+		}
+		price := func() int64 { return db.price(t, 1) }
+		kept("products", price, 10)
+		pool, err := db.DB.DB()
+		must(t, err)
+		_, err = pool.Exec(`UPDATE products SET price = 20 WHERE id = 1`)
+		must(t, err)
+		kept("products", price, 10)
+		must(t, db.cache.InvalidateTables(ctx, "products"))
+		equal(t, "products, told", price(), 20)
+
+		kept("dear", dear, 10)
+		must(t, db.Exec(`REFRESH MATERIALIZED VIEW dear`).Error)
+		equal(t, "dear, refreshed through the plugin", dear(), 20)
+		kept("dear", dear, 20)
+		db.setPrice(t, 1, 30)
+		exec(t, dsn, `REFRESH MATERIALIZED VIEW dear`)
+		kept("dear", dear, 20)
+		must(t, db.cache.InvalidateTables(ctx, "dear"))
+		equal(t, "dear, told", dear(), 30)
+	})
+}
