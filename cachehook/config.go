@@ -43,7 +43,7 @@ type Config struct {
 
 	// NotFoundTTL is the longest that a result without rows is served, where the
 	// rule of a table does not say otherwise; never longer than another result
-	// would be. Default 10 s; negative: it is not cached.
+	// would be, but for StaleFor, which comes on top. Default 10 s; negative: it is not cached.
 	NotFoundTTL time.Duration
 	// EarlyRefresh reads results in daily use anew shortly before their TTL ends,
 	// in the background, so that nobody waits for them: each hit does so with the
@@ -177,7 +177,9 @@ const (
 	// the tables until Redis has been told; others may be stale for as long as
 	// their results' TTL.
 	CommitAndQuarantine FailurePolicy = iota
-	// FailWrite fails the write before it commits, with [ErrInvalidation].
+	// FailWrite fails the write before it commits, with [ErrInvalidation]. While Redis
+	// is down for longer than a second that is every write through the plugin: which
+	// tables are cached is known from Redis alone.
 	FailWrite
 )
 
