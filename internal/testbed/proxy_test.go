@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -116,6 +117,32 @@ func TestProxyDelayAddsLatencyInBothDirections(t *testing.T) {
 	p.SetDelay(time.Hour)
 	l.send(t, "stuck")
 	l.wantNothing(t) // and Close does not wait for the hour
+}
+
+// What a delay of a millisecond is to be compared with may not be late by as much.
+func TestProxyDelayIsExact(t *testing.T) {
+	t.Parallel()
+	p := testbed.NewProxy(t, echo(t))
+	l := dial(t, p)
+	const delay = 1100 * time.Microsecond
+	p.SetDelay(delay)
+	var took time.Duration
+	poll(t, "round trips that often take no more than their delays and a little", func(context.Context) bool {
+		var trips [15]time.Duration
+		for i := range trips {
+			start := time.Now()
+			l.send(t, "x")
+			l.want(t, "x")
+			trips[i] = time.Since(start)
+			<-time.After(3 * time.Millisecond) // until the runtime sleeps
+		}
+		slices.Sort(trips[:])
+		took = trips[len(trips)/4]
+		return took < 2*delay+delay/2
+	})
+	if took < 2*delay {
+		t.Errorf("a round trip took %v, want at least %v", took, 2*delay)
+	}
 }
 
 func TestProxyCutResetsAndRefusesUntilRestored(t *testing.T) {

@@ -130,16 +130,32 @@ func (c *proxyConn) read(src io.Reader, packets chan<- packet) {
 	}
 }
 
-// write passes one packet on and reports whether the connection lives.
-func (c *proxyConn) write(d Direction, dst io.Writer, p packet) bool {
-	if wait := time.Until(p.due); !p.due.IsZero() && wait > 0 {
+// await waits until due and reports whether the connection lives. The runtime's
+// timers may be late by a whole millisecond where nothing else happens, which for a
+// short delay is as much again: so the last part is slept exactly.
+func (c *proxyConn) await(due time.Time) bool {
+	if wait := time.Until(due) - exactly; wait > 0 {
 		timer := time.NewTimer(wait)
+		defer timer.Stop()
 		select {
 		case <-timer.C:
 		case <-c.ctx.Done():
-			timer.Stop()
-			return false
 		}
+	}
+	if c.ctx.Err() != nil {
+		return false
+	}
+	sleepExactly(time.Until(due))
+	return true
+}
+
+// exactly is how much of a delay is slept exactly.
+const exactly = 2500 * time.Microsecond
+
+// write passes one packet on and reports whether the connection lives.
+func (c *proxyConn) write(d Direction, dst io.Writer, p packet) bool {
+	if !p.due.IsZero() && !c.await(p.due) {
+		return false
 	}
 	if !c.proxy.pass(c.ctx, d) {
 		return false
