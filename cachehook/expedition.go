@@ -17,7 +17,7 @@ type expedition struct {
 	cancel func()
 	why    missReason
 	aging  *entry // that the work shall replace, or nil
-	into   *shape // what the caller wants the result for, or nil when rows are wanted
+	into   shape  // what the caller wants the result for; without a schema rows are wanted
 	timer  *time.Timer
 
 	c *Cache
@@ -86,9 +86,10 @@ func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, 
 	var own bool
 	x.fork.Args, own = ownArgs(r.Args)
 
+	done := c.flights.landed(f)
 	c.flights.start(name, f, x.work)
 	select {
-	case <-f.done:
+	case <-done:
 	case <-ctx.Done():
 		if tail := x.leave(); tail != nil {
 			_ = tail.Close()
@@ -121,16 +122,16 @@ func (c *Cache) lead(ctx context.Context, r *hook.Record, q *query, s standing, 
 	return r.Next(ctx)
 }
 
-// wants is what the result is wanted for, nil where that is rows.
-func (q *query) wants(r *hook.Record) *shape {
+// wants is what the result is wanted for; without a schema it is rows.
+func (q *query) wants(r *hook.Record) shape {
 	if q.mixed || !r.CanFill() {
-		return nil
+		return shape{}
 	}
 	to, ok := shapeOf(r.DB.Statement)
 	if !ok {
-		return nil
+		return shape{}
 	}
-	return &to
+	return to
 }
 
 // embark gives the expedition a context that outlives ctx and ends with its time,
@@ -197,7 +198,7 @@ func (x *expedition) work() (landing, func()) {
 }
 
 // read asks the database under these stamps and reads what it answers; see record.
-func (c *Cache) read(ctx context.Context, r *hook.Record, q *query, stamps []stamp, into *shape) (got recorded, rows *sql.Rows, err error) {
+func (c *Cache) read(ctx context.Context, r *hook.Record, q *query, stamps []stamp, into shape) (got recorded, rows *sql.Rows, err error) {
 	lsn, known := c.floors.floor(q.cells, stamps)
 	if c.off&lsnSafeguard == 0 {
 		r.NeedPrimary, r.MinLSN = !known, lsn

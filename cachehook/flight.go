@@ -27,8 +27,9 @@ type flights struct {
 
 // flight is one piece of work and its outcome, which may be read after done.
 type flight struct {
-	done chan struct{}
-	end  func() // ends the work before its time, or nil; guarded by flights.mu
+	done chan struct{} // nil as long as nobody waits; it is made under flights.mu
+	end  func()        // ends the work before its time, or nil; guarded by flights.mu
+	over bool          // it has landed; guarded by flights.mu
 	landing
 }
 
@@ -58,14 +59,19 @@ const (
 // join returns the flight of that name, and whether the caller leads it and so
 // has to start it.
 func (g *flights) join(name string) (f *flight, leads bool) {
+	return g.joinOr(name, &flight{done: make(chan struct{})})
+}
+
+// joinOr is join for a caller that leads own if it leads.
+func (g *flights) joinOr(name string, own *flight) (f *flight, leads bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if f := g.flying[name]; f != nil {
 		return f, false
 	}
-	f = &flight{done: make(chan struct{})}
+	f = own
 	if g.stopped {
-		close(f.done) // alone
+		f.over = true // alone
 		return f, false
 	}
 	if g.flying == nil {
@@ -147,18 +153,46 @@ func (g *flights) fly(j journey) {
 
 // land lets those who wait for the flight read how it ended.
 func (g *flights) land(name string, f *flight) {
-	g.forget(name, f)
-	close(f.done)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.forgetLocked(name, f)
+	f.over = true
+	if f.done != nil {
+		close(f.done)
+	}
 }
 
 // forget lets nobody join the flight any more: who comes next leads another.
 func (g *flights) forget(name string, f *flight) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.forgetLocked(name, f)
+}
+
+func (g *flights) forgetLocked(name string, f *flight) {
 	if g.flying[name] == f {
 		delete(g.flying, name)
 	}
 }
+
+// landed returns what is closed when the flight has landed.
+func (g *flights) landed(f *flight) <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if f.over {
+		return closed
+	}
+	if f.done == nil {
+		f.done = make(chan struct{})
+	}
+	return f.done
+}
+
+var closed = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
 
 // short does work that is bounded on the leader's own goroutine. The flight has landed
 // if work reports so, or panics or ends the goroutine, and has to be started else.
@@ -231,7 +265,7 @@ func (g *flights) wait(ctx context.Context, f *flight, patience time.Duration) b
 		late = timer.C
 	}
 	select {
-	case <-f.done:
+	case <-g.landed(f):
 		return true
 	case <-late:
 	case <-ctx.Done():

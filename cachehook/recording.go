@@ -53,13 +53,13 @@ func (m *recording) columns(n int) {
 // one is wanted and they can be read without GORM, and else, or with alsoRows, as
 // rows. With errUnstorable the result is still open, and its set holds the rows that
 // were read.
-func record(live *sql.Rows, maxBytes int, want *shape, alsoRows bool) (got recorded, err error) {
+func record(live *sql.Rows, maxBytes int, want shape, alsoRows bool) (got recorded, err error) {
 	names, err := live.Columns()
 	if err != nil {
 		return got, errors.Join(err, live.Close())
 	}
 	var l *layout
-	if want != nil {
+	if want.schema != nil {
 		l = layoutNamed(want.schema, names)
 	}
 	// What database/sql tells of columns takes as much to make as a small result, and

@@ -142,8 +142,7 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 		c.catalog.present.CompareAndSwap(q.plan.catalog, nil)
 		return c.through(ctx, r, reasonCatalog)
 	}
-	missed := q // on the heap, which a hit has no need of
-	return c.fly(ctx, r, &missed, s)
+	return c.fly(ctx, r, &miss{query: q}, s) // on the heap, which a hit has no need of
 }
 
 // contactOf is when the work that r belongs to last learned what a database holds,
@@ -236,10 +235,10 @@ func (c *Cache) misfit(ctx context.Context, r *hook.Record, q *query, e *entry) 
 		c.missed(r, q, missForm)
 		return r.Next(ctx)
 	}
-	own := *q
+	own := &miss{query: *q}
 	own.mixed = true
 	own.adopt(e)
-	return c.fly(ctx, r, &own, standing{stamps: e.stamps(), why: missForm})
+	return c.fly(ctx, r, own, standing{stamps: e.stamps(), why: missForm})
 }
 
 // keepTyped lets GORM scan the entry's rows once more, and keeps what it makes
@@ -267,12 +266,20 @@ func (c *Cache) replay(ctx context.Context, set *rowset) (*sql.Rows, error) {
 	return c.hub.Load().Replay().Rows(context.Background(), &rows)
 }
 
+// miss is a query that is not answered, and the flight that it leads if nobody else
+// leads one.
+type miss struct {
+	query
+	own flight
+}
+
 // fly waits for the flight that reads the query's result, or leads it.
-func (c *Cache) fly(ctx context.Context, r *hook.Record, q *query, s standing) (*sql.Rows, error) {
+func (c *Cache) fly(ctx context.Context, r *hook.Record, m *miss, s standing) (*sql.Rows, error) {
+	q := &m.query
 	name := flightName(q.key, s.stamps)
 	q.key = unsafe.Slice(unsafe.StringData(name), len(q.key)) // a flight outlives its buffer; nobody writes to it
 	for {
-		f, leads := c.flights.join(name)
+		f, leads := c.flights.joinOr(name, &m.own)
 		if leads {
 			return c.lead(ctx, r, q, s, f, name)
 		}
