@@ -96,6 +96,7 @@ type Cache struct {
 	tallies  tallies
 	alone    sync.Once // the log has said that there is no Redis
 	emptied  emptied
+	blind    atomic.Uint32 // what the log has said of a catalogue that cannot be read
 
 	every, schema *cell // the tags that every query depends on
 
@@ -134,9 +135,7 @@ func New(cfg Config) *Cache {
 	c.memory.weigh = c.tallies.weigh
 	c.guard = newGuard(c.cfg.Timeout, c.cfg.Logger)
 	c.catalog.now, c.catalog.read = c.now, c.readCatalog
-	c.catalog.fail = func(err error) {
-		c.cfg.Logger.Warn("cachehook: nothing is cached until the catalogue can be read", "error", err)
-	}
+	c.catalog.fail = c.catalogFailed
 	c.floors.find = c.positioner
 	if c.cfg.Redis != nil && c.fault == nil {
 		c.connect()

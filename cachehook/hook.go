@@ -186,6 +186,7 @@ func (c *Cache) readCatalog(ctx context.Context) (cat *catalog, err error) {
 		return nil, err
 	}
 	cat.schema = s
+	c.catalogRead()
 	c.warnOfRules(cat)
 	if c.varies.Load() {
 		cat.path, cat.varied = nil, true

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"gorm.io/gorm"
+
+	"github.com/gorminfra/infra/internal/testbed"
 )
 
 // What the plugin has not seen and nobody can list: a migration by another tool, which
@@ -262,4 +264,49 @@ func TestWhatBypassesThePluginShowsOnceItIsTold(t *testing.T) {
 		must(t, db.cache.InvalidateTables(ctx, "dear"))
 		equal(t, "dear, told", dear(), 30)
 	})
+}
+
+// While the database is down what is kept is served, for longer than the catalogue is
+// believed without looking; the log does not say otherwise, nor again and again.
+func TestWhatIsKeptIsServedWhileTheDatabaseIsDown(t *testing.T) {
+	t.Parallel()
+	testbed.RequirePostgres(t)
+	dsn := database(t)
+	proxy := testbed.NewProxy(t, testbed.SharedCluster(t).Primary().Addr())
+	var log logged
+	var by func(time.Duration)
+	through := strings.Replace(dsn, testbed.SharedCluster(t).Primary().Addr(), proxy.Addr(), 1)
+	db := openPrepared(t, through, Config{Logger: log.logger(), Tables: map[string]Rule{"products": {TTL: time.Hour}}}, &gorm.Config{}, func(c *Cache) {
+		by = pass(c)
+		c.catalog.now = c.now
+	})
+	equal(t, "before", db.price(t, 1), 10)
+	proxy.Cut()
+	if err := db.First(&product{}, 2).Error; err == nil {
+		t.Fatal("what is not kept was read")
+	}
+	for range 3 {
+		by(catalogAge + catalogBackoff)
+		equal(t, "served", db.price(t, 1), 10)
+		equal(t, "served while the catalogue is asked for", db.price(t, 1), 10)
+		eventually(t, "the catalogue is asked for in vain", 30*time.Second, func() bool {
+			equal(t, "served", db.price(t, 1), 10)
+			return db.cache.catalog.retry.Load() > db.cache.now()
+		})
+	}
+	equal(t, "lines about it", len(log.lines("cannot be read anew: the one that is known serves")), 1)
+	db.cache.catalog.forget()
+	by(catalogBackoff)
+	for range 2 {
+		if err := db.First(&product{}, 1).Error; err == nil {
+			t.Fatal("served without a catalogue")
+		}
+	}
+	eventually(t, "the log tells", 30*time.Second, func() bool { return len(log.lines("nothing is cached until")) == 1 })
+	must(t, proxy.Restore())
+	eventually(t, "all is well", 30*time.Second, func() bool {
+		by(catalogBackoff)
+		return db.First(&product{}, 1).Error == nil && len(log.lines("the catalogue can be read again")) == 1
+	})
+	equal(t, "warnings", len(log.lines("level=WARN")), 2)
 }
