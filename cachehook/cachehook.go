@@ -109,6 +109,7 @@ type Cache struct {
 
 	startWarming atomic.Pointer[func()] // nil when there is nothing to start
 
+	paused atomic.Bool
 	closed atomic.Bool
 	once   sync.Once
 	ended  chan struct{}

@@ -348,3 +348,21 @@ func TestC12PreloadAndJoins(t *testing.T) {
 	must(t, db.Exec("UPDATE pets SET name = 'new'").Error)
 	equal(t, "after a write of the preloaded", load()[0].Pets[0].Name, "new")
 }
+
+// C12: the queries of a Preload are their own.
+func TestC12AClauseIsForItsOwnQueryAndNotForPreloads(t *testing.T) {
+	t.Parallel()
+	type detail struct{ ID, ProductID int64 }
+	type owner struct {
+		ID      int64
+		Details []detail `gorm:"foreignKey:ProductID"`
+	}
+	dsn := database(t)
+	exec(t, dsn, `CREATE TABLE details (id bigint, product_id bigint)`, `INSERT INTO details VALUES (1, 1)`)
+	db := open(t, dsn, Config{Tables: map[string]Rule{}})
+	for _, queries := range []int64{2, 1} {
+		before := db.seen.queries.Load()
+		must(t, db.Clauses(TTL(time.Minute)).Table("products").Preload("Details").First(&owner{}, 1).Error)
+		equal(t, "queries", db.seen.queries.Load()-before, queries)
+	}
+}

@@ -259,7 +259,7 @@ func (c *Cache) ownTags(tags []string, cat *catalog) (resolved []string, known b
 
 // usable reports whether anything is cached at present.
 func (c *Cache) usable() bool {
-	return c != nil && c.fault == nil && !c.cfg.Disabled && !c.closed.Load()
+	return c != nil && c.fault == nil && !c.cfg.Disabled && !c.closed.Load() && !c.paused.Load()
 }
 
 // foldTags writes the tags of tables as the plugin does.

@@ -119,6 +119,8 @@ func (c *Cache) unasked(r *hook.Record) Reason {
 	switch {
 	case c.closed.Load():
 		return ReasonClosed
+	case c.paused.Load():
+		return ReasonPaused
 	case r.Access != hook.ReadOnly || !r.Text.CacheableIf(anyFunction):
 		return ReasonStatement
 	case c.roles.Load():

@@ -26,6 +26,8 @@ const (
 	ReasonSession Reason = "session"
 	// ReasonClosed: the cache is closed.
 	ReasonClosed Reason = "closed"
+	// ReasonPaused: the cache is paused, by [Cache.Pause].
+	ReasonPaused Reason = "paused"
 )
 
 // Why a statement that asks for the cache cannot use it, at all or just now.

@@ -67,6 +67,7 @@ type Stats struct {
 	InDoubt     int   // tags written in transactions whose end nobody tells
 	BreakerOpen bool  // Redis is taken for down
 	Trusted     bool  // hits in memory need not ask Redis
+	Paused      bool  // by Pause
 }
 
 // TableStats are the numbers of one table.
@@ -92,7 +93,7 @@ func (c *Cache) Stats() Stats {
 		Bypasses: make(map[string]uint64, reasons),
 		Entries:  c.memory.entries.Load(), Bytes: c.memory.bytes.Load(), Quarantined: c.pending.len(), InDoubt: c.doubts.len(),
 		Waiting: c.flights.waiting.Load(),
-		Trusted: c.trusted(),
+		Trusted: c.trusted(), Paused: c.paused.Load(),
 	}
 	for _, g := range c.guards() {
 		s.RedisErrors += g.errors.Load()
@@ -166,6 +167,7 @@ var (
 	metricQuarantined   = &hook.Metric{Name: "cache_quarantined_tags", Help: "Tags whose invalidation Redis has not taken yet."}
 	metricInDoubt       = &hook.Metric{Name: "cache_in_doubt_tags", Help: "Tags written in transactions whose end is not seen."}
 	metricBreaker       = &hook.Metric{Name: "cache_breaker_open", Help: "1 while Redis is taken for down."}
+	metricPaused        = &hook.Metric{Name: "cache_paused", Help: "1 while this process serves and keeps nothing, by Pause."}
 	metricTrusted       = &hook.Metric{Name: "cache_channel_trusted", Help: "1 while hits in memory need not ask Redis."}
 )
 
@@ -206,6 +208,7 @@ func (p part) Meter(emit func(m *hook.Metric, value float64, labels ...string)) 
 	emit(metricInDoubt, float64(s.InDoubt))
 	emit(metricBreaker, gauge(s.BreakerOpen))
 	emit(metricTrusted, gauge(s.Trusted))
+	emit(metricPaused, gauge(s.Paused))
 }
 
 func gauge(on bool) float64 {
