@@ -207,8 +207,9 @@ func (c *Cache) InvalidateTables(ctx context.Context, tables ...string) error {
 
 // InvalidateAll makes all that is cached unusable in all instances, by queries and by
 // hand, of all tenants, and has each read the database's catalogue anew: for what the
-// plugin has not seen and nobody can list, such as a migration or a restore. Errors are
-// those of [Cache.Invalidate].
+// plugin has not seen and nobody can list, such as a migration or a restore. It works
+// before db.Use too, so that a program needs no database to tell the others; then nobody
+// repeats what has failed. Errors are those of [Cache.Invalidate].
 func (c *Cache) InvalidateAll(ctx context.Context) error {
 	if c == nil {
 		return nil

@@ -29,7 +29,7 @@ func TestLogTellsOnceWhyWritesEmptyEverything(t *testing.T) {
 	}
 	equal(t, "counted", db.cache.Stats().Emptied, 3)
 	lines := log.lines(text)
-	if len(lines) != 1 || !strings.Contains(lines[0], "table others has triggers") {
+	if len(lines) != 1 || !strings.Contains(lines[0], "table others has a trigger") {
 		t.Fatalf("the log says %q", lines)
 	}
 	for range 2 {
@@ -46,6 +46,13 @@ func TestLogTellsOnceWhyWritesEmptyEverything(t *testing.T) {
 	equal(t, "lines after DDL and a write that is understood", len(log.lines(text)), 3)
 
 	var quietly logged
+	declared := open(t, dsn, Config{Logger: quietly.logger(), Affects: map[string][]string{"others": nil}})
+	declared.price(t, 1)
+	must(t, declared.Exec("UPDATE others SET n = 8 WHERE id = 1").Error)
+	before := declared.seen.queries.Load()
+	declared.price(t, 1)
+	equal(t, "queries after a write whose trigger is declared", declared.seen.queries.Load(), before)
+	equal(t, "counted", declared.cache.Stats().Emptied, 0)
 	uncached := open(t, dsn, Config{Logger: quietly.logger(), Tables: map[string]Rule{}})
 	must(t, uncached.Exec("UPDATE others SET n = 7 WHERE id = 1").Error)
 	equal(t, "lines where nothing is cached", len(quietly.lines(text)), 0)

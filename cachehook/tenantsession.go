@@ -35,8 +35,9 @@ import (
 // Replicas that the resolver opens by DSN do the same; those given as a Dialector
 // need the option too. Behind a pooler that shares connections between transactions
 // (PgBouncer in transaction mode) it does not work. The setting must not be
-// search_path, by which names would mean other tables than the catalogue says:
-// connecting then fails. tenant may be nil.
+// search_path, by which names would mean other tables than the catalogue says, nor one
+// that Postgres does not know: one of your own needs a dot in its name. Connecting then
+// fails. tenant may be nil.
 func SessionTenant(setting string, tenant func(ctx context.Context) (key string, ok bool)) stdlib.OptionOpenDB {
 	s := &sessionTenant{setting: setting, tenant: tenant, place: "infra:tenant:" + setting}
 	if setting == "role" {

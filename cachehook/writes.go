@@ -160,7 +160,7 @@ func (w *writeWalk) relation(r *relation, kind change, rows map[string]struct{})
 	}
 	w.bump(r, kind, rows)
 	if r.triggers && !w.edges(r.name) {
-		w.lost("table " + r.name + " has triggers, rules or defaults that run code, and Affects does not say what they change")
+		w.lost("table " + r.name + " has a trigger, rule, default, check or policy that runs code, and Affects does not say what it changes")
 	} else {
 		w.edges(r.name)
 	}
