@@ -7,6 +7,8 @@ import (
 	"math"
 	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,32 +46,40 @@ func TestC14WhoLeadsDependsOnWhatTheQueryTookBefore(t *testing.T) {
 	equal(t, "a slow one is", onSpot, false)
 }
 
+// lock keeps reads of the products waiting, on the server, until it is taken back.
+// waiting tells whether one of them does.
+func (i *instance) lock(t *testing.T) (waiting func() bool, release func()) {
+	t.Helper()
+	pool, err := sql.Open("pgx", schemas.dsn)
+	must(t, err)
+	t.Cleanup(func() { _ = pool.Close() })
+	tx, err := pool.Begin()
+	must(t, err)
+	t.Cleanup(func() { _ = tx.Rollback() })
+	var schema string
+	must(t, i.WithContext(Skip(context.Background())).Raw("SELECT current_schema").Scan(&schema).Error)
+	table := schema + ".products"
+	_, err = tx.Exec("LOCK TABLE " + table + " IN ACCESS EXCLUSIVE MODE")
+	must(t, err)
+	waiting = func() (any bool) {
+		must(t, pool.QueryRow("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = $1::regclass)", table).Scan(&any))
+		return any
+	}
+	return waiting, func() { must(t, tx.Rollback()) }
+}
+
 // The leader's caller takes the query with him when he leaves, on the server; those
 // who wait and the cache get their answer all the same.
 func TestC14QueryOfALeaderWhoLeavesIsBegunAnew(t *testing.T) {
 	t.Parallel()
 	db := openOnSpot(t, Config{})
-	locker, err := sql.Open("pgx", schemas.dsn)
-	must(t, err)
-	defer locker.Close()
-	tx, err := locker.Begin()
-	must(t, err)
-	defer tx.Rollback() //nolint:errcheck // where the test has failed
-	var schema string
-	must(t, db.Session(&gorm.Session{Context: Skip(context.Background())}).Raw("SELECT current_schema").Scan(&schema).Error)
-	_, err = tx.Exec("LOCK TABLE " + schema + ".products IN ACCESS EXCLUSIVE MODE")
-	must(t, err)
+	waiting, release := db.lock(t)
 	before := db.seen.queries.Load()
-
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	leader := make(chan error, 1)
 	go func() { leader <- db.WithContext(ctx).First(&product{}, 1).Error }()
-	eventually(t, "the leader waits for the lock", 30*time.Second, func() bool {
-		var n int
-		must(t, locker.QueryRow("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '"+schema+".products'::regclass").Scan(&n))
-		return n > 0
-	})
+	eventually(t, "the leader waits for the lock", 30*time.Second, waiting)
 	waiter := make(chan int64, 1)
 	go func() { waiter <- db.price(t, 1) }()
 	eventually(t, "the other waits for the leader", 30*time.Second, func() bool { return db.cache.Stats().Waiting == 1 })
@@ -78,11 +88,75 @@ func TestC14QueryOfALeaderWhoLeavesIsBegunAnew(t *testing.T) {
 		t.Fatalf("the leader's caller got %v", err)
 	}
 	equal(t, "callers that wait on", db.cache.Stats().Waiting, 1)
-	must(t, tx.Rollback())
+	release()
 	equal(t, "the waiter", <-waiter, 10)
 	equal(t, "price, from memory", db.price(t, 1), 10)
 	equal(t, "charges", db.seen.queries.Load()-before, 1)
 	noneInUse(t, db)
+}
+
+// An argument that the leader's caller may change, once he has left, is not used
+// again: who waits asks for himself.
+func TestC14ArgumentsOfALeaderWhoLeavesAreHisOwn(t *testing.T) {
+	t.Parallel()
+	db := openOnSpot(t, Config{})
+	price := func(ctx context.Context, id int64) (price int64, err error) {
+		var p product
+		err = db.WithContext(ctx).Where("id = ?", &id).First(&p).Error
+		id = 0
+		return p.Price, err
+	}
+	_, err := price(context.Background(), 2)
+	must(t, err)
+	waiting, release := db.lock(t)
+	before := db.seen.queries.Load()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	leader := make(chan error, 1)
+	go func() {
+		_, err := price(ctx, 1)
+		leader <- err
+	}()
+	eventually(t, "the leader waits for the lock", 30*time.Second, waiting)
+	waiter := make(chan int64, 1)
+	go func() {
+		p, _ := price(context.Background(), 1)
+		waiter <- p
+	}()
+	eventually(t, "the other waits for the leader", 30*time.Second, func() bool { return db.cache.Stats().Waiting == 1 })
+	cancel()
+	if err := <-leader; !errors.Is(err, context.Canceled) {
+		t.Fatalf("the leader's caller got %v", err)
+	}
+	release()
+	equal(t, "the waiter", <-waiter, 10)
+	equal(t, "charges", db.seen.queries.Load()-before, 2)
+	noneInUse(t, db)
+}
+
+func TestC14ManyMissesOnTheSpotAreOneQuery(t *testing.T) {
+	t.Parallel()
+	db := openOnSpot(t, Config{})
+	before := db.seen.queries.Load()
+	parked, release := db.seen.park()
+	defer release()
+	const many = 200
+	var readers sync.WaitGroup
+	var wrong atomic.Int64
+	for range many {
+		readers.Go(func() {
+			var p product
+			if err := db.First(&p, 1).Error; err != nil || p.Price != 10 {
+				wrong.Add(1)
+			}
+		})
+	}
+	<-parked
+	eventually(t, "the others wait", 30*time.Second, func() bool { return db.cache.Stats().Waiting == many-1 })
+	release()
+	readers.Wait()
+	equal(t, "wrong answers", wrong.Load(), 0)
+	equal(t, "queries", db.seen.queries.Load()-before, 1)
 }
 
 // Whose caller has all the patience in the world holds the others up for the time of
