@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"gorm.io/gorm"
+	"gorm.io/gorm/callbacks"
+	"gorm.io/gorm/clause"
 
 	"github.com/gorminfra/infra/internal/replay"
 )
@@ -51,6 +53,11 @@ func (h *Hub) wrapCallbacks(db *gorm.DB) error {
 	}
 	if preload := cb.Query().Get("gorm:preload"); preload != nil {
 		if err := cb.Query().Replace("gorm:preload", wrapPreload(preload)); err != nil {
+			return err
+		}
+	}
+	if after := cb.Query().Get("gorm:after_query"); after != nil && isGORMs(after, callbacks.AfterQuery) {
+		if err := cb.Query().Replace("gorm:after_query", afterQuery); err != nil {
 			return err
 		}
 	}
@@ -120,7 +127,7 @@ func (r *Record) addGateWait(stmt *gorm.Statement) {
 
 // terminal wraps the callback that runs the statement.
 func (h *Hub) terminal(chain Chain, original func(*gorm.DB)) func(*gorm.DB) {
-	fillable := chain == Query && isPlainQuery(original)
+	fillable := chain == Query && isGORMs(original, callbacks.Query)
 	return func(db *gorm.DB) {
 		switch {
 		case db.DryRun:
@@ -208,6 +215,20 @@ func wrapPreload(original func(*gorm.DB)) func(*gorm.DB) {
 			}
 		}()
 		original(db)
+	}
+}
+
+// afterQuery is GORM's callbacks.AfterQuery but for statements for which that has
+// nothing to do: it takes the joins out of a FROM that has none, by way of two copies
+// of it, and calls the AfterFind of models.
+func afterQuery(db *gorm.DB) {
+	stmt := db.Statement
+	if db.Error == nil && stmt.Schema != nil && !stmt.SkipHooks && stmt.Schema.AfterFind && db.RowsAffected > 0 {
+		callbacks.AfterQuery(db)
+		return
+	}
+	if from, ok := stmt.Clauses["FROM"].Expression.(clause.From); ok && from.Joins != nil {
+		callbacks.AfterQuery(db)
 	}
 }
 

@@ -47,6 +47,7 @@ type Hub struct {
 	catalog catalog
 	begun   begunByHand
 	views   views
+	texts   texts
 
 	mu     sync.Mutex // guards the following three
 	parts  []any
@@ -105,6 +106,7 @@ func (h *Hub) Initialize(db *gorm.DB) error {
 		return err
 	}
 	h.root = root
+	h.rememberTexts(root)
 	h.wrapPool(db)
 	return nil
 }

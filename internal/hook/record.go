@@ -289,7 +289,9 @@ func (r *Record) finish(completed bool) {
 	if !r.done.CompareAndSwap(false, true) {
 		return
 	}
-	r.Duration = Now().Sub(r.Start)
+	if len(r.stages.observers) > 0 || r.trying || r.Scope != nil { // who asks for it
+		r.Duration = Now().Sub(r.Start)
+	}
 	if r.rows != nil {
 		r.rows.drop()
 	}

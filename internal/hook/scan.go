@@ -8,20 +8,19 @@ import (
 	"reflect"
 
 	"gorm.io/gorm"
-	"gorm.io/gorm/callbacks"
 )
 
-// isPlainQuery recognises GORM's own callback, in whose place plainQuery runs.
-// Another plugin's may do anything.
-func isPlainQuery(callback func(*gorm.DB)) bool {
-	return reflect.ValueOf(callback).Pointer() == reflect.ValueOf(callbacks.Query).Pointer()
+// isGORMs recognises GORM's own callback, in whose place another function may run:
+// plainQuery in that of callbacks.Query. Another plugin's may do anything.
+func isGORMs(callback, own func(*gorm.DB)) bool {
+	return reflect.ValueOf(callback).Pointer() == reflect.ValueOf(own).Pointer()
 }
 
 // plainQuery does what GORM's callbacks.Query does. But a result that breaks off
 // while it is scanned is read once more, as one that breaks before its first row:
 // the caller has been shown nothing of it.
 func (r *Record) plainQuery(db *gorm.DB) {
-	callbacks.BuildQuerySQL(db)
+	r.stages.hub.texts.build(db)
 	if db.Error != nil {
 		return
 	}
