@@ -313,9 +313,12 @@ func (s *snapshot) Fill(stmt *gorm.Statement) int64 {
 // makeRoom makes dest n long, in the caller's own memory where it is enough, as
 // GORM does.
 func makeRoom(dest reflect.Value, n int) {
-	if dest.Cap() < n || dest.IsNil() {
-		dest.Set(reflect.MakeSlice(dest.Type(), n, n))
-		return
+	switch {
+	case n == 0 && dest.IsNil():
+		dest.Set(reflect.MakeSlice(dest.Type(), 0, 0))
+	case dest.Cap() < n:
+		dest.SetZero()
+		dest.Grow(n) // without the headers that a slice of MakeSlice passes through
 	}
 	dest.SetLen(n)
 }

@@ -90,7 +90,11 @@ func (s *shape) of(stmt *gorm.Statement, names []string) bool {
 		s.byte(flags)
 	}
 	s.string(stmt.Table)
+	left := len(stmt.Clauses)
 	for i, name := range names {
+		if left == 0 {
+			break
+		}
 		c, there := stmt.Clauses[name]
 		if !there {
 			continue
@@ -98,6 +102,7 @@ func (s *shape) of(stmt *gorm.Statement, names []string) bool {
 		if s.byte(byte(i)); !s.clause(&c) {
 			return false
 		}
+		left--
 	}
 	return s.fits()
 }
