@@ -201,7 +201,8 @@ func (x *expedition) work() (landing, func()) {
 func (c *Cache) read(ctx context.Context, r *hook.Record, q *query, stamps []stamp, into shape) (got recorded, rows *sql.Rows, err error) {
 	lsn, known := c.floors.floor(q.cells, stamps)
 	if c.off&lsnSafeguard == 0 {
-		r.NeedPrimary, r.MinLSN = !known, lsn
+		r.NeedPrimary = !known
+		r.NeedLSN(lsn)
 	}
 	if rows, err = r.Next(ctx); err != nil {
 		return got, nil, err

@@ -26,7 +26,7 @@ type replicaRouter struct {
 }
 
 func (r *replicaRouter) Route(_ context.Context, rec *hook.Record) (*hook.Node, error) {
-	if rec.Access != hook.ReadOnly || rec.NeedPrimary || rec.MinLSN > r.replayed.Load() {
+	if rec.Access != hook.ReadOnly || rec.NeedPrimary || rec.MinLSN() > r.replayed.Load() {
 		r.onPrimary.Add(1)
 		return r.primary, nil
 	}

@@ -182,7 +182,7 @@ func (a *router) Bound(rec *hook.Record) bool {
 // of r, asked at now; 0: at this moment.
 func (r *Resolver) questionOf(ctx context.Context, rec *hook.Record, hint hook.Hint, p *place, now int64) question {
 	o := optionsOf(ctx)
-	q := question{now: now, minLSN: rec.MinLSN, fill: rec.MinLSN > 0, group: p.g}
+	q := question{now: now, minLSN: rec.MinLSN(), fill: rec.MinLSN() > 0, group: p.g}
 	switch {
 	case rec.Access != hook.ReadOnly && !(hint.Read && mayTry(rec.Text)):
 		q.priority = Critical
@@ -203,7 +203,7 @@ func (r *Resolver) questionOf(ctx context.Context, rec *hook.Record, hint hook.H
 		q.seen = max(q.seen, r.shownAbove(rec))
 		switch {
 		case q.toPrimary:
-		case rec.NeedPrimary, rec.MinLSN > 0 && r.root != r: // positions are those of the root's database
+		case rec.NeedPrimary, rec.MinLSN() > 0 && r.root != r: // positions are those of the root's database
 			q.toPrimary, q.why = true, reasonCacheFill
 		case !r.knows(rec.Text):
 			q.toPrimary, q.why = true, reasonWrite

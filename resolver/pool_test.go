@@ -253,6 +253,7 @@ type needy struct {
 
 func (n *needy) Serves(*hook.Record) bool { return true }
 func (n *needy) Serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
-	r.MinLSN, r.NeedPrimary = n.lsn, n.primary
+	r.NeedPrimary = n.primary
+	r.NeedLSN(n.lsn)
 	return r.Next(ctx)
 }

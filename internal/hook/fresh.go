@@ -28,7 +28,7 @@ func (r *Record) needFresh(ctx context.Context) {
 	}
 	if f, ok := ctx.Value(freshKey{}).(fresh); ok {
 		r.NeedPrimary = r.NeedPrimary || f.primary
-		r.MinLSN = max(r.MinLSN, f.minLSN)
+		r.NeedLSN(max(r.MinLSN(), f.minLSN))
 	}
 }
 

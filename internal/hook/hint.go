@@ -19,8 +19,10 @@ type Hint struct {
 // The keys are dbresolver's own.
 func hintOf(stmt *gorm.Statement) Hint {
 	var h Hint
-	_, h.Write = setting(stmt, "gorm:db_resolver:write")
-	_, h.Read = setting(stmt, "gorm:db_resolver:read")
+	if !untouched(&stmt.Settings) {
+		_, h.Write = stmt.Settings.Load("gorm:db_resolver:write")
+		_, h.Read = stmt.Settings.Load("gorm:db_resolver:read")
+	}
 	if c, ok := stmt.Clauses["gorm:db_resolver:using"]; ok {
 		if v := reflect.ValueOf(c.Expression); v.Kind() == reflect.Struct && v.NumField() == 1 && v.Field(0).Kind() == reflect.String {
 			h.Use = v.Field(0).String()

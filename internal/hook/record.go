@@ -132,9 +132,6 @@ type Record struct {
 	fillable bool
 	trying   bool // an attempt on Node is under way, of whose end the router is to be told
 	done     atomic.Bool
-	// MinLSN is set by a server whose fill needs a node that has replayed up to
-	// it. Zero: any.
-	MinLSN uint64
 
 	// DB is the statement's own *gorm.DB, never nil. It must not be kept.
 	DB *gorm.DB
@@ -197,6 +194,7 @@ type rare struct {
 	runErr  error     // the driver's error, before GORM translates it
 	hint    Hint      // of a fork
 	onScan  func(*gorm.Statement)
+	minLSN  uint64
 	callers []uintptr
 }
 
@@ -260,6 +258,17 @@ func (r *Record) findScope(ctx context.Context) {
 		r.Scope = s
 	}
 }
+
+// NeedLSN is for a server whose fill needs a node that has replayed up to lsn. Zero:
+// any.
+func (r *Record) NeedLSN(lsn uint64) {
+	if r.MinLSN() != lsn {
+		r.setRare().minLSN = lsn
+	}
+}
+
+// MinLSN is what NeedLSN has been told.
+func (r *Record) MinLSN() uint64 { return r.few().minLSN }
 
 // Hint returns what dbresolver's clauses on the statement ask for.
 func (r *Record) Hint() Hint {
@@ -366,8 +375,8 @@ func (r *Record) Read() {
 func (r *Record) Fork(ctx context.Context) *Record {
 	f := &Record{
 		Chain: r.Chain, Where: r.Where, Access: r.Access, Background: true,
-		NeedPrimary: r.NeedPrimary, MinLSN: r.MinLSN,
-		DB: r.stages.hub.root, Context: ctx, SQL: r.SQL, Args: r.Args, Text: r.Text, Scope: r.Scope, Parent: r.Parent,
+		NeedPrimary: r.NeedPrimary,
+		DB:          r.stages.hub.root, Context: ctx, SQL: r.SQL, Args: r.Args, Text: r.Text, Scope: r.Scope, Parent: r.Parent,
 		Start: Now(), Rows: -1,
 		stages: r.stages, orig: r.orig, prepared: r.prepared, reached: true,
 		forked: true, charged: r.charged,
@@ -375,6 +384,7 @@ func (r *Record) Fork(ctx context.Context) *Record {
 	if hint := r.Hint(); hint != (Hint{}) {
 		f.setRare().hint = hint
 	}
+	f.NeedLSN(r.MinLSN())
 	return f
 }
 
