@@ -98,7 +98,8 @@ type Cache struct {
 	emptied  emptied
 	blind    atomic.Uint32 // what the log has said of a catalogue that cannot be read
 
-	every, schema *cell // the tags that every query depends on
+	every, schema *cell   // the tags that every query depends on
+	server        []*cell // the one that a value by hand without tags depends on
 
 	hub     atomic.Pointer[hook.Hub]
 	remove  func()
@@ -132,6 +133,7 @@ func New(cfg Config) *Cache {
 	c.catalog.life = c.life
 	c.mirror = newMirror(c.cfg.Redis == nil)
 	c.every, c.schema = c.mirror.cell(everyTag, true), c.mirror.cell(schemaTag, true)
+	c.server = []*cell{c.mirror.cell(serverTag, true)}
 	c.memory = newMemory(c.cfg.L1.MaxEntries, c.cfg.L1.MaxBytes)
 	c.memory.weigh = c.tallies.weigh
 	c.guard = newGuard(c.cfg.Timeout, c.cfg.Logger)

@@ -158,7 +158,7 @@ func appendTime(b []byte, t time.Time) []byte {
 }
 
 // decode reads a payload. It never panics; what it allocates is bounded by the
-// payload's length. Strings of the result share one copy of the payload.
+// payload's length. The result keeps data, which nobody may write to any more.
 func decode(data []byte) (*payload, error) {
 	switch {
 	case len(data) < len(magic) || string(data[:len(magic)-1]) != magic[:len(magic)-1]:
@@ -168,7 +168,7 @@ func decode(data []byte) (*payload, error) {
 	case len(data) <= headerSize || binary.LittleEndian.Uint64(data[len(magic):]) != xxhash.Sum64(data[headerSize:]):
 		return nil, errCorruptChecksum
 	}
-	d := &decoder{s: string(data[headerSize:])}
+	d := &decoder{s: lent(data[headerSize:])}
 	kind := d.byte()
 	p := &payload{kind: kind &^ compressedFlag}
 	n := d.count(1 + len(stamp{}))

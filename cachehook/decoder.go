@@ -43,14 +43,23 @@ func (d *decoder) byte() byte {
 }
 
 func (d *decoder) uvarint() uint64 {
+	if s := d.s; len(s) > 0 && s[0] < 0x80 { // as most are
+		d.s = s[1:]
+		return uint64(s[0])
+	}
+	return d.longUvarint()
+}
+
+func (d *decoder) longUvarint() uint64 {
 	var v uint64
-	for shift := uint(0); shift < 64; shift += 7 {
-		c := d.byte()
-		if d.failed || shift == 63 && c > 1 {
+	for i := range min(len(d.s), binary.MaxVarintLen64) {
+		c := d.s[i]
+		if i == binary.MaxVarintLen64-1 && c > 1 {
 			break
 		}
-		v |= uint64(c&0x7f) << shift
+		v |= uint64(c&0x7f) << (7 * i)
 		if c < 0x80 {
+			d.s = d.s[i+1:]
 			return v
 		}
 	}
@@ -79,7 +88,9 @@ func (d *decoder) string() string {
 		d.fail()
 		return ""
 	}
-	return d.take(int(n))
+	part := d.s[:n]
+	d.s = d.s[n:]
+	return part
 }
 
 func (d *decoder) value() driver.Value {

@@ -138,10 +138,13 @@ func (c *Cache) resolve(ctx context.Context, who tenant, tags []string) (resolve
 	if len(tables) > 0 {
 		tables = append([]string{everyTag, schemaTag}, compactTags(tables)...)
 	} else {
-		tables = []string{serverTag}
+		tables = serverAlone
 	}
 	return append(tables, compactTags(resolved)...), true, nil
 }
+
+// serverAlone is what a value without tags depends on. There is no room behind it.
+var serverAlone = []string{serverTag}
 
 // catalogByHand returns the catalogue, or nil: also before db.Use, for what is made of
 // names alone would be taken for the database's afterwards.
@@ -154,6 +157,9 @@ func (c *Cache) catalogByHand(ctx context.Context) *catalog {
 
 // handCells returns the cells of tags that resolve has returned.
 func (c *Cache) handCells(tags []string) ([]*cell, []string) {
+	if len(tags) == 1 && tags[0] == serverTag {
+		return c.server, tags
+	}
 	cells := make([]*cell, len(tags))
 	for i, tag := range tags {
 		cells[i] = c.mirror.cell(tag, c.pins(tag))

@@ -34,6 +34,7 @@ type fieldCopy struct {
 	offset uintptr
 	how    copyKind
 	takes  valueKind // what it can be read from without GORM
+	size   uintptr   // of the value that is read, behind a pointer too
 	null   any       // what GORM hands to the field's Set for NULL
 }
 
@@ -114,7 +115,10 @@ func compile(s *schema.Schema, names []string) *layout {
 		if f.how, ok = kindOf(f.typ); !ok {
 			return nil
 		}
-		f.takes = valueKindOf(f.typ)
+		f.takes, f.size = valueKindOf(f.typ), f.typ.Size()
+		if f.how == copyPointer {
+			f.size = f.typ.Elem().Size()
+		}
 		f.null = reflect.New(reflect.PointerTo(field.IndirectFieldType)).Interface()
 		if f.how == copyPointer || f.how == copyBytes {
 			l.deep = append(l.deep, len(l.fields))

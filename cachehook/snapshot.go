@@ -188,9 +188,11 @@ func (s *snapshot) ownStrings() (n int) {
 		return 0
 	}
 	all := make([]byte, 0, n)
-	s.eachString(func(text *string) { all = append(all, *text...) })
-	rest := unsafe.String(unsafe.SliceData(all), n) // nobody writes to it any more
-	s.eachString(func(text *string) { *text, rest = rest[:len(*text)], rest[len(*text):] })
+	s.eachString(func(text *string) {
+		at := len(all)
+		all = append(all, *text...)
+		*text = lent(all[at:]) // nobody writes there any more
+	})
 	return n
 }
 

@@ -116,13 +116,12 @@ func (l *layout) read(d *decoder, model unsafe.Pointer) bool {
 			d.byte()
 			continue
 		}
-		to, typ := unsafe.Add(model, f.offset), f.typ
+		to := unsafe.Add(model, f.offset)
 		if f.how == copyPointer {
-			typ = f.typ.Elem()
-			value := reflect.New(typ).UnsafePointer()
+			value := reflect.New(f.typ.Elem()).UnsafePointer()
 			*(*unsafe.Pointer)(to), to = value, value
 		}
-		if !d.into(to, f.takes, typ.Size()) {
+		if !d.into(to, f.takes, f.size) {
 			return false
 		}
 	}
