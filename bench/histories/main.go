@@ -1,6 +1,6 @@
 // Command histories proves what the plugin promises on histories of real work:
 //
-//	go run -C bench ./histories -area routing|cache [-ops N] [-seed S] [-faults LIST] [-json]
+//	go run -C bench ./histories -area routing|cache [-redis sentinel|cluster] [-ops N] [-seed S] [-faults LIST] [-json]
 //
 // It starts servers and several processes of a program that uses the plugin, lets
 // them write and read at random while servers are paused, cut off, killed, frozen
@@ -52,6 +52,7 @@ type settings struct {
 	sessions int
 	replicas int
 	keep     string
+	redis    string // its form, for the cache
 }
 
 func main() {
@@ -114,7 +115,7 @@ func showRouting(ctx context.Context, s settings, asJSON bool, out io.Writer) (g
 func showCache(ctx context.Context, s settings, asJSON bool, out io.Writer) (good bool, err error) {
 	sum, err := cached.Run(ctx, cached.Settings{
 		Ops: s.ops, Seed: s.seed, Faults: s.names, Limit: s.limit, Workers: s.workers,
-		Readers: s.sessions, Replicas: s.replicas, Keep: s.keep,
+		Readers: s.sessions, Replicas: s.replicas, Keep: s.keep, Redis: s.redis,
 	})
 	if err != nil {
 		return false, err
@@ -145,6 +146,7 @@ func parse(args []string, help io.Writer) (s settings, asJSON bool, err error) {
 	flags.IntVar(&s.sessions, "sessions", 0, "at a time in each; default 16 for routing, 6 that read for the cache")
 	flags.IntVar(&s.replicas, "replicas", 3, "of the cluster")
 	flags.StringVar(&s.keep, "keep", "", "folder to leave the operations' logs in")
+	flags.StringVar(&s.redis, "redis", cached.Sentinel, "of the cache: sentinel, a master and its replica, or cluster, three of both")
 	flags.BoolVar(&asJSON, "json", false, "print the result as JSON")
 	if err := flags.Parse(args); err != nil {
 		return s, false, err

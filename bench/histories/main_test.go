@@ -64,6 +64,7 @@ func TestArgumentsAreChecked(t *testing.T) {
 		"-sessions -1":            "-ops and -sessions must be at least 1",
 		"-replicas 1":             "-replicas is 1: must be between 2 and 8",
 		"-replicas 9":             "-replicas is 9: must be between 2 and 8",
+		"-area cache -redis ring": `-redis is "ring"`,
 		"-area cache -workers 2":  "-workers is 2: must be at least 3",
 		"-area cache -seed never": "invalid value",
 	} {

@@ -1,7 +1,7 @@
 // Package cached proves the contract of the cache on histories of real work.
 //
-// Several processes that use the plugin, each with its own memory, one Redis
-// under a sentinel and a Postgres cluster between them, write and read rows at
+// Several processes that use the plugin, each with its own memory, a Redis under a
+// sentinel or a Redis Cluster and a Postgres cluster between them, write and read rows at
 // random while servers, connections and processes fail. Each row has a version
 // that every write makes one higher, so that what a reader saw tells which writes
 // it missed. A checker that knows what the cache promises to whom holds each read
@@ -9,6 +9,7 @@
 package cached
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ type Settings struct {
 	Ops      int64  // operations to run for; every fault happens at least once
 	Seed     uint64 // of everything that is drawn
 	Faults   string // a list, empty for all, or none
+	Redis    string // its form; empty is [Sentinel]
 	Limit    time.Duration
 	Workers  int
 	Readers  int // at a time in each worker
@@ -37,7 +39,11 @@ type Settings struct {
 // its end.
 func Run(ctx context.Context, s Settings) (*Summary, error) {
 	var err error
-	if s.faults, err = run.Choose(faults, s.Faults); err != nil {
+	s.Redis = cmp.Or(s.Redis, Sentinel)
+	if _, ok := forms[s.Redis]; !ok {
+		return nil, fmt.Errorf("-redis is %q: must be %s or %s", s.Redis, Sentinel, Cluster)
+	}
+	if s.faults, err = run.Choose(faultsOf(s.Redis), s.Faults); err != nil {
 		return nil, err
 	}
 	switch {

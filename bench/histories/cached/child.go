@@ -92,7 +92,7 @@ func (p *parent) startLife(ctx context.Context, w *child) error {
 	for addr, proxy := range w.commands {
 		cfg.Commands[addr], cfg.Messages[addr] = proxy.Addr(), w.messages[addr].Addr()
 	}
-	cfg.Sentinels = p.redis.Addrs()
+	cfg.Redis, cfg.Addrs = p.settings.Redis, p.redis.Addrs()
 	process, err := run.Start(ctx, WorkerEnv, cfg, w.hear, w.fail)
 	if err != nil {
 		return err

@@ -13,15 +13,12 @@ import (
 // fault is something that happens while the workers work.
 type fault = run.Fault[*parent]
 
+// faults are those of any run. Those of Redis depend on its form.
 var faults = []fault{
 	{Name: "pause", Run: pauseReplay},
 	{Name: "park", Run: parkReaders},
 	{Name: "flush", Run: flushRedis},
 	{Name: "evict", Run: evictKeys},
-	{Name: "kill-redis", Run: killRedis},
-	{Name: "restore-redis", Run: restoreRedis},
-	{Name: "freeze-redis", Run: freezeRedis},
-	{Name: "failover", Run: failOver},
 	{Name: "drop-clients", Run: dropClients},
 	{Name: "deafen", Run: deafen},
 	{Name: "isolate", Run: isolate},
@@ -107,12 +104,16 @@ func (p *parent) press(ctx context.Context) {
 
 // dropResults drops the results in Redis, and no tag.
 func (p *parent) dropResults(ctx context.Context) error {
-	master, err := p.redis.Master(ctx)
-	if err != nil {
-		return err
+	for _, g := range p.redis.pairs() {
+		master, err := g.master(ctx)
+		if err != nil {
+			return err
+		}
+		if _, err := master.Do(ctx, "EVAL", `for _, k in ipairs(redis.call('KEYS', '*:cache:e:*')) do redis.call('DEL', k) end return 1`, 0); err != nil {
+			return err
+		}
 	}
-	_, err = master.Do(ctx, "EVAL", `for _, k in ipairs(redis.call('KEYS', '*:cache:e:*')) do redis.call('DEL', k) end return 1`, 0)
-	return err
+	return nil
 }
 
 // deafen keeps all messages from a worker that still reaches Redis, while nobody

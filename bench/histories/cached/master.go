@@ -11,47 +11,44 @@ import (
 	"github.com/gorminfra/infra/internal/testbed"
 )
 
-// The faults that start a data server of Redis anew, and those in which another
-// may become the master.
-var (
-	startRedis  = []string{"kill-redis", "restore-redis", "failover"}
-	changeRedis = append([]string{"freeze-redis"}, startRedis...)
-)
-
 // lookEvery is how often the servers are looked at.
 const lookEvery = 50 * time.Millisecond
 
-// masters watches who is the master of Redis. A sentinel promotes the replica of
-// itself when it takes the master for dead, which on a busy machine may be at any
-// time; what the master was told last may be lost then, whether a fault of the run
-// did it or not.
+// masters watches who is the master of each pair. Another is promoted when the
+// sentinel, or the others of a Cluster, take it for dead, which on a busy machine may
+// be at any time; what the master was told last may be lost then, whether a fault of
+// the run did it or not.
 type masters struct {
-	redis   *testbed.RedisSentinel
 	now     func() int64
 	stop    context.CancelFunc
 	looking sync.WaitGroup
+	mu      sync.Mutex   // guards changes
 	changes []run.Change // From: when all that the old master knew was last on the new one
 }
 
-func watchMasters(redis *testbed.RedisSentinel, now func() int64) *masters {
+func watchMasters(redis keeper, now func() int64) *masters {
 	ctx, stop := context.WithCancel(context.Background())
-	m := &masters{redis: redis, now: now, stop: stop}
-	m.looking.Go(func() { m.watch(ctx) })
+	m := &masters{now: now, stop: stop}
+	for _, g := range redis.pairs() {
+		m.looking.Go(func() { m.watch(ctx, g) })
+	}
 	return m
 }
 
-func (m *masters) watch(ctx context.Context) {
+func (m *masters) watch(ctx context.Context, g pair) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	var master *testbed.Redis
 	inStep := m.now()
 	for {
-		if is, err := m.redis.Master(ctx); err == nil {
+		if is, err := g.master(ctx); err == nil {
 			if master != nil && is != master {
-				m.changes = append(m.changes, run.Change{Name: "the master of Redis", Was: master.Name(), Is: is.Name(), Span: run.Span{From: inStep, To: m.now()}})
+				m.mu.Lock()
+				m.changes = append(m.changes, run.Change{Name: g.name, Was: master.Name(), Is: is.Name(), Span: run.Span{From: inStep, To: m.now()}})
+				m.mu.Unlock()
 			}
 			master = is
-			if at := m.now(); m.stands(ctx, master) {
+			if at := m.now(); g.stands(ctx, master) {
 				inStep = at
 			}
 		}
@@ -63,15 +60,15 @@ func (m *masters) watch(ctx context.Context) {
 	}
 }
 
-// stands reports whether the other server is the master's replica and has all that
-// the master had been told when it was asked first.
-func (m *masters) stands(ctx context.Context, master *testbed.Redis) bool {
+// stands reports whether the others are the master's replicas and have all that the
+// master had been told when it was asked first.
+func (g pair) stands(ctx context.Context, master *testbed.Redis) bool {
 	told := replication(ctx, master)
 	offset, err := strconv.ParseInt(told["master_repl_offset"], 10, 64)
 	if err != nil || told["role"] != "master" {
 		return false
 	}
-	for _, other := range m.redis.Nodes() {
+	for _, other := range g.nodes {
 		if other == master {
 			continue
 		}
@@ -108,11 +105,13 @@ func fieldsOf(reply any) map[string]string {
 func (m *masters) end() []run.Change {
 	m.stop()
 	m.looking.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	return m.changes
 }
 
 // redisServers are the data servers to be watched: each says which start of it it is.
-func redisServers(redis *testbed.RedisSentinel) (watched []run.Watched) {
+func redisServers(redis keeper) (watched []run.Watched) {
 	for _, r := range redis.Nodes() {
 		watched = append(watched, run.Watched{Name: r.Name(), Look: func(ctx context.Context) (string, error) {
 			reply, err := r.Do(ctx, "INFO", "server")
@@ -127,12 +126,14 @@ func redisServers(redis *testbed.RedisSentinel) (watched []run.Watched) {
 
 // watches are those of a run.
 type watches struct {
+	form            form
 	masters         *masters
 	redis, postgres *run.Watch
 }
 
 func (p *parent) watch() *watches {
 	return &watches{
+		form:     forms[p.settings.Redis],
 		masters:  watchMasters(p.redis, p.clock.Now),
 		redis:    run.StartWatch(lookEvery, p.clock.Now, redisServers(p.redis)...),
 		postgres: run.StartWatch(4*lookEvery, p.clock.Now, run.Postgres(p.cluster.Nodes()...)...),
@@ -141,21 +142,23 @@ func (p *parent) watch() *watches {
 
 // end stops them and has the history know what has become of the servers.
 func (w *watches) end(h *history, happened run.Happened) {
-	h.judge(w.masters.end(), w.redis.Stop(), w.postgres.Stop(), happened)
+	h.judge(w.form, w.masters.end(), w.redis.Stop(), w.postgres.Stop(), happened)
 }
 
-// judge takes in what has become of the servers. Each change of the master is a
+// judge takes in what has become of the servers. Each change of a master is a
 // failover, of which the contract allows what it allows of any, also where no fault
-// has asked for it. Of a Redis that has started, or a Postgres that was promoted or
+// has asked for it; but where both have agreed nothing was lost. Of a Redis that has started, or a Postgres that was promoted or
 // started, by itself the checker knows nothing: such a run shows nothing.
-func (h *history) judge(masters, redis, postgres []run.Change, happened run.Happened) {
+func (h *history) judge(f form, masters, redis, postgres []run.Change, happened run.Happened) {
 	for _, c := range masters {
 		h.failovers++
-		if len(run.Unasked([]run.Change{c}, happened, changeRedis...)) > 0 {
+		if len(run.Unasked([]run.Change{c}, happened, f.changes...)) > 0 {
 			h.unasked++
 		}
-		h.restored = append(h.restored, run.Span{From: c.From, To: c.To + int64(lease+recovers)})
+		if len(run.Unasked([]run.Change{c}, happened, f.agreed...)) > 0 {
+			h.restored = append(h.restored, run.Span{From: c.From, To: c.To + int64(lease+recovers)})
+		}
 	}
-	h.noProof = append(h.noProof, run.Unasked(redis, happened, startRedis...)...)
+	h.noProof = append(h.noProof, run.Unasked(redis, happened, f.starts...)...)
 	h.noProof = append(h.noProof, run.Unasked(postgres, happened)...)
 }

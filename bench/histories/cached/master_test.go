@@ -28,16 +28,17 @@ func TestFailoverThatNobodyAskedForIsToldToTheChecker(t *testing.T) {
 	})
 	began := time.Now()
 	now := func() int64 { return int64(time.Since(began)) }
-	m := watchMasters(servers, now)
+	redis := bySentinel{servers}
+	m := watchMasters(redis, now)
 	defer m.end()
-	starts := run.StartWatch(lookEvery, now, redisServers(servers)...)
+	starts := run.StartWatch(lookEvery, now, redisServers(redis)...)
 	defer starts.Stop()
 	old, err := servers.Master(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Once the two are in step, as the watch sees it too.
-	for !m.stands(ctx, old) {
+	for !redis.pairs()[0].stands(ctx, old) {
 		wait(ctx, t)
 	}
 	wait(ctx, t)
@@ -65,7 +66,7 @@ func TestFailoverThatNobodyAskedForIsToldToTheChecker(t *testing.T) {
 		t.Errorf("noted it between %d and %d: it was frozen at %d, and the other was named by %d", c.From, c.To, frozen, named)
 	}
 	h := &history{}
-	h.judge(changes, starts.Stop(), nil, nil)
+	h.judge(forms[Sentinel], changes, starts.Stop(), nil, nil)
 	if h.failovers != 1 || h.unasked != 1 || len(h.noProof) > 0 {
 		t.Errorf("%d failovers, %d by no fault, does not count: %q, want one of both and a run that counts", h.failovers, h.unasked, h.noProof)
 	}
@@ -112,7 +113,7 @@ func TestServersThatChangeOfThemselvesMakeARunShowNothing(t *testing.T) {
 		{"a promotion of a Postgres that stands still", nil, nil, change(520), 0, true},
 	} {
 		h := &history{}
-		h.judge(tc.masters, tc.redis, tc.postgres, happened)
+		h.judge(forms[Sentinel], tc.masters, tc.redis, tc.postgres, happened)
 		if h.failovers != len(tc.masters) || h.unasked != tc.unasked || len(h.restored) != len(tc.masters) {
 			t.Errorf("%s: %d failovers, %d by no fault, not judged %v", tc.name, h.failovers, h.unasked, h.restored)
 		}

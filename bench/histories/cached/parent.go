@@ -36,8 +36,10 @@ type parent struct {
 	settings Settings
 	folder   string
 	cluster  *testbed.Cluster
-	redis    *testbed.RedisSentinel
-	links    []*testbed.Proxy // in front of the replicas
+	redis    keeper
+	sentinel *testbed.RedisSentinel // nil in a Cluster
+	shards   *testbed.RedisCluster  // nil under a sentinel
+	links    []*testbed.Proxy       // in front of the replicas
 	clock    clock.Clock
 	random   *rand.Rand
 	workers  []*child // by index: the present life
@@ -110,7 +112,8 @@ func (p *parent) startServers(ctx context.Context) (err error) {
 	if p.cluster, err = testbed.StartCluster(ctx, testbed.ClusterConfig{Replicas: p.settings.Replicas, Settings: settings}); err != nil {
 		return err
 	}
-	if p.redis, err = testbed.StartRedisSentinel(ctx, testbed.RedisSentinelConfig{}); err != nil {
+	if err = forms[p.settings.Redis].start(ctx, p); err != nil {
+		p.redis = nil
 		return err
 	}
 	for _, r := range p.cluster.Replicas() {

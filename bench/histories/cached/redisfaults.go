@@ -25,7 +25,7 @@ func flushRedis(ctx context.Context, p *parent) error {
 
 // evictKeys removes keys at random, as a Redis that is short of memory does.
 func evictKeys(ctx context.Context, p *parent) error {
-	master, err := p.redis.Master(ctx)
+	master, err := p.someMaster(ctx)
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func evictKeys(ctx context.Context, p *parent) error {
 
 // killRedis ends the master, which is back soon, empty.
 func killRedis(ctx context.Context, p *parent) error {
-	master, err := p.redis.Master(ctx)
+	master, err := p.sentinel.Master(ctx)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func snapshot(ctx context.Context, r *testbed.Redis) (string, error) {
 // restoreRedis lets the master start again from a snapshot: its old stamps come
 // back together with the results that were kept under them.
 func restoreRedis(ctx context.Context, p *parent) error {
-	master, err := p.redis.Master(ctx)
+	master, err := p.sentinel.Master(ctx)
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (p *parent) restored(from int64) {
 // dead master, or as for maintenance. The old one comes back before anybody has
 // told it that it is no master any more.
 func failOver(ctx context.Context, p *parent) error {
-	master, err := p.redis.Master(ctx)
+	master, err := p.sentinel.Master(ctx)
 	if err != nil {
 		return err
 	}
@@ -144,8 +144,8 @@ func failOver(ctx context.Context, p *parent) error {
 // They refuse while they are about to do so of themselves.
 func (p *parent) askOther(ctx context.Context, old *testbed.Redis) error {
 	for {
-		_, refused := p.redis.Sentinels()[0].Do(ctx, "SENTINEL", "FAILOVER", testbed.SentinelMaster)
-		if master, err := p.redis.Master(ctx); err == nil && master != old {
+		_, refused := p.sentinel.Sentinels()[0].Do(ctx, "SENTINEL", "FAILOVER", testbed.SentinelMaster)
+		if master, err := p.sentinel.Master(ctx); err == nil && master != old {
 			return nil
 		}
 		if err := p.between(ctx, 10*time.Millisecond, 20*time.Millisecond); err != nil {
@@ -169,7 +169,7 @@ func (p *parent) settle(ctx context.Context, from int64, old *testbed.Redis) err
 	began := p.clock.Now()
 	since := began
 	for {
-		master, err := p.redis.Master(ctx)
+		master, err := p.sentinel.Master(ctx)
 		if err == nil && master != old {
 			p.restored(from)
 			old, since = master, p.clock.Now()
@@ -184,7 +184,7 @@ func (p *parent) settle(ctx context.Context, from int64, old *testbed.Redis) err
 				text, _ := reply.(string)
 				if strings.Contains(text, "role:master") && strings.Contains(text, "state=online") {
 					// Not between the two questions either.
-					if now, err := p.redis.Master(ctx); err == nil && now == old {
+					if now, err := p.sentinel.Master(ctx); err == nil && now == old {
 						return nil
 					}
 					continue
@@ -205,7 +205,7 @@ func (p *parent) settle(ctx context.Context, from int64, old *testbed.Redis) err
 // content reports whether every sentinel has had an answer of the master since a
 // time ago, and is about to do nothing.
 func (p *parent) content(ctx context.Context, ago time.Duration) (bool, error) {
-	for _, sentinel := range p.redis.Sentinels() {
+	for _, sentinel := range p.sentinel.Sentinels() {
 		reply, err := sentinel.Do(ctx, "SENTINEL", "MASTER", testbed.SentinelMaster)
 		if err != nil {
 			return false, err
@@ -239,7 +239,7 @@ func (p *parent) depose(ctx context.Context, master *testbed.Redis) error {
 }
 
 func freezeRedis(ctx context.Context, p *parent) error {
-	master, err := p.redis.Master(ctx)
+	master, err := p.sentinel.Master(ctx)
 	if err != nil {
 		return err
 	}
@@ -253,7 +253,7 @@ func freezeRedis(ctx context.Context, p *parent) error {
 
 func dropClients(ctx context.Context, p *parent) error {
 	for range 3 {
-		master, err := p.redis.Master(ctx)
+		master, err := p.someMaster(ctx)
 		if err != nil {
 			return err
 		}

@@ -25,7 +25,7 @@ func TestSettleWaitsForAFailoverThatHasBegun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &parent{redis: servers, h: &history{}}
+	p := &parent{redis: bySentinel{servers}, sentinel: servers, h: &history{}}
 	t.Cleanup(func() {
 		if err := p.redis.Close(); err != nil {
 			t.Error(err)

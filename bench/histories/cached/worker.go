@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"os"
 	"regexp"
 	"sync"
@@ -25,7 +24,6 @@ import (
 	"github.com/gorminfra/infra/bench/histories/clock"
 	"github.com/gorminfra/infra/cachehook"
 	"github.com/gorminfra/infra/internal/hook"
-	"github.com/gorminfra/infra/internal/testbed"
 	"github.com/gorminfra/infra/resolver"
 )
 
@@ -34,11 +32,12 @@ const WorkerEnv = "HISTORIES_CACHE_WORKER"
 
 // workerConfig is what the parent tells a worker when it starts it.
 type workerConfig struct {
-	Index     int
-	Inst      uint8
-	Seed      uint64
-	Nodes     []nodeConfig // the primary first
-	Sentinels []string
+	Index int
+	Inst  uint8
+	Seed  uint64
+	Nodes []nodeConfig // the primary first
+	Redis string       // its form
+	Addrs []string     // of the sentinels, or the nodes of a Cluster
 	// Commands and Messages lead from the address of a Redis to the proxy in
 	// front of it, for commands and for the subscription.
 	Commands, Messages map[string]string
@@ -159,37 +158,11 @@ func RunWorker(text string) (err error) {
 	return nil
 }
 
-// split has its subscriptions on connections of another client, so that they
-// can fail on their own.
-type split struct {
-	*redis.Client
-	messages *redis.Client
-}
-
-func (s split) Subscribe(ctx context.Context, channels ...string) *redis.PubSub {
-	return s.messages.Subscribe(ctx, channels...)
-}
-
 // silent keeps the client's own log, which tells of each failover, to itself.
 type silent struct{}
 
 // Printf implements the client's logger.
 func (silent) Printf(context.Context, string, ...any) {}
-
-// failoverClient asks the sentinels for the master, and goes to the proxy in
-// front of it.
-func (w *worker) failoverClient(proxies map[string]string) *redis.Client {
-	return redis.NewFailoverClient(&redis.FailoverOptions{
-		MasterName: testbed.SentinelMaster, SentinelAddrs: w.cfg.Sentinels,
-		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			if proxy, ok := proxies[addr]; ok {
-				addr = proxy
-			}
-			d := net.Dialer{Timeout: 500 * time.Millisecond}
-			return d.DialContext(ctx, network, addr)
-		},
-	})
-}
 
 func (w *worker) open(ctx context.Context) (closeRedis func(), err error) {
 	w.db, err = gorm.Open(postgres.Open(w.cfg.Nodes[0].DSN), &gorm.Config{Logger: logger.Discard, SkipDefaultTransaction: true})
@@ -201,17 +174,10 @@ func (w *worker) open(ctx context.Context) (closeRedis func(), err error) {
 		replicas = append(replicas, resolver.Node{Name: n.Name, DSN: n.DSN})
 	}
 	redis.SetLogger(silent{})
-	commands := w.failoverClient(w.cfg.Commands)
-	var rdb redis.UniversalClient = commands
-	closeRedis = func() { _ = commands.Close() }
-	if w.cfg.Split {
-		messages := w.failoverClient(w.cfg.Messages)
-		rdb = split{commands, messages}
-		closeRedis = func() { _ = commands.Close(); _ = messages.Close() }
-	}
+	rdb, closeRedis := w.client()
 	slots := w.cfg.Readers + w.cfg.Writers
 	cfg := infra.Config{
-		Name: "histories", Redis: rdb, Logger: slog.New(slog.DiscardHandler),
+		Name: cacheName, Redis: rdb, Logger: slog.New(slog.DiscardHandler),
 		Resolver: resolver.Config{
 			Replicas: replicas, MaxLag: w.cfg.MaxLag,
 			Pool:  resolver.Pool{Max: max(16, 2*slots), Min: 2},
