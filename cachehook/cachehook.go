@@ -118,7 +118,7 @@ type Cache struct {
 	used   bool
 
 	rulesChecked atomic.Bool
-	warnedOf     []string // tables that the database does not have
+	warnedOf     []string // tables that the database does not have, behind the field that names them
 }
 
 // New makes a cache. It starts nothing and cannot fail: faults of the
@@ -171,6 +171,7 @@ func (c *Cache) connect() {
 	c.roster.ask = func(ctx context.Context, q rosterQuestion) (rosterAnswer, error) {
 		a, err := names.ask(ctx, q)
 		if err != nil && ctx.Err() == nil {
+			c.guard.said(err)
 			c.guard.failed(err) // nothing is looked up meanwhile that could say so
 		}
 		return a, err

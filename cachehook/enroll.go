@@ -25,9 +25,10 @@ func (c *Cache) enroll(ctx context.Context, cells []*cell) bool {
 	return false
 }
 
-// unadmitted is why the roster admits nothing: while Redis is down nobody can be asked.
+// unadmitted is why the roster admits nothing: without a Redis that can be used nobody
+// can be asked.
 func (c *Cache) unadmitted() reason {
-	if c.guard.open() {
+	if c.guard.open() || c.witness.fault() != nil {
 		return reasonRedis
 	}
 	return reasonRoster

@@ -94,9 +94,7 @@ func (g *guard) do(ctx context.Context, f func(context.Context) error) error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.budget)
 		defer cancel()
 		err := f(ctx)
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			g.last.Store(&err) // perhaps after its caller has left: it says more than "no answer"
-		}
+		g.said(err) // perhaps after its caller has left: it says more than "no answer"
 		answer <- err
 	}()
 	select {
@@ -150,6 +148,13 @@ func (g *guard) direct(ctx context.Context, f func(context.Context) error) error
 	}
 	g.failed(err)
 	return err
+}
+
+// said notes what Redis or its connection has said, for [guard.because].
+func (g *guard) said(err error) {
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		g.last.Store(&err)
+	}
 }
 
 func (g *guard) failed(err error) {

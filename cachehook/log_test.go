@@ -76,14 +76,19 @@ func TestLogNamesOnceTheRulesForTablesThatAreNotThere(t *testing.T) {
 	t.Parallel()
 	var log logged
 	dsn := database(t)
-	db := open(t, dsn, Config{Tables: map[string]Rule{"productz": {}, "Products": {}}, Logger: log.logger()})
+	db := open(t, dsn, Config{
+		Tables: map[string]Rule{"productz": {}, "Products": {}}, Logger: log.logger(),
+		Affects: map[string][]string{"productx": {"productz"}, "products": {"Products", "producty"}},
+	})
 	db.price(t, 1)
-	eventually(t, "a warning", 5*time.Second, func() bool { return len(log.lines("table=productz")) == 1 })
+	eventually(t, "warnings", 5*time.Second, func() bool { return len(log.lines("Affects names a table")) == 3 })
 	must(t, db.Exec("CREATE TABLE more (id bigint)").Error) // the catalogue is read again
 	for range 2 {
 		db.price(t, 1)
 	}
-	equal(t, "warnings", len(log.lines("level=WARN")), 1)
+	equal(t, "of a rule", len(log.lines("Tables has a rule")), 1)
+	equal(t, "of the names in Affects", len(log.lines("table=productx"))+len(log.lines("table=producty"))+len(log.lines("table=productz")), 3+1)
+	equal(t, "warnings", len(log.lines("level=WARN")), 4)
 }
 
 func TestLogNamesOnceARuleAlthoughNoStatementEverFitsOne(t *testing.T) {
@@ -173,4 +178,12 @@ func TestLogSaysWhatToDoAboutWhatRedisAnswers(t *testing.T) {
 	if line := log.lines("Redis answers with an error")[0]; !strings.Contains(line, "lacks a right") {
 		t.Errorf("no advice in %s", line)
 	}
+	eventually(t, "Ready says why", 30*time.Second, func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		err := db.cache.Ready(ctx)
+		return errors.Is(err, context.DeadlineExceeded) && strings.Contains(err.Error(), "can't run this command")
+	})
+	db.price(t, 1)
+	equal(t, "bypasses for the roster's sake", db.cache.Stats().Bypasses["roster"], 0)
 }

@@ -1,6 +1,7 @@
 package cachehook
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -70,8 +71,8 @@ func (c *Cache) checkRules() {
 	}
 }
 
-// warnOfRules names, once each, the tables that rules are for and the database
-// has not got.
+// warnOfRules names, once each, the tables that rules are for, or that Affects names,
+// and the database has not got.
 func (c *Cache) warnOfRules(cat *catalog) {
 	if cat.trusting {
 		return
@@ -82,15 +83,25 @@ func (c *Cache) warnOfRules(cat *catalog) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var missing []string
-	for name := range c.cfg.Tables {
-		if !known[name] && !slices.Contains(c.warnedOf, name) {
-			missing = append(missing, name)
+	for _, name := range slices.Sorted(maps.Keys(c.cfg.Tables)) {
+		if !known[name] && c.warnsOfLocked("Tables", name) {
+			c.cfg.Logger.Warn("cachehook: Tables has a rule for a table that the database does not have: nothing is cached by it until there is one", "table", name)
 		}
 	}
-	slices.Sort(missing)
-	c.warnedOf = append(c.warnedOf, missing...)
-	for _, name := range missing {
-		c.cfg.Logger.Warn("cachehook: Tables has a rule for a table that the database does not have: nothing is cached by it until there is one", "table", name)
+	for _, name := range slices.Sorted(maps.Keys(c.cfg.Affects)) {
+		for _, name := range append([]string{name}, c.cfg.Affects[name]...) {
+			if name = strings.ToLower(tableNamed(name).Name); !known[name] && c.warnsOfLocked("Affects", name) {
+				c.cfg.Logger.Warn("cachehook: Affects names a table that the database does not have", "table", name)
+			}
+		}
 	}
+}
+
+// warnsOfLocked reports whether the log has not named it yet.
+func (c *Cache) warnsOfLocked(field, name string) bool {
+	if slices.Contains(c.warnedOf, field+" "+name) {
+		return false
+	}
+	c.warnedOf = append(c.warnedOf, field+" "+name)
+	return true
 }
