@@ -72,6 +72,9 @@ func (m *memory) get(key []byte) *entry {
 	return e
 }
 
+// off reports whether nothing is ever kept.
+func (m *memory) off() bool { return m.maxEntries < 1 }
+
 // lent is key as a string, for the time of a look-up only.
 func lent(key []byte) string { return unsafe.String(unsafe.SliceData(key), len(key)) }
 
@@ -83,7 +86,7 @@ func cost(keyLen int, e *entry) int64 { return int64(e.bytes) + int64(keyLen+15)
 func (m *memory) put(key []byte, e *entry) {
 	room := cost(len(key), e)
 	m.remove(key, nil)
-	if room > m.maxBytes || m.maxEntries < 1 {
+	if room > m.maxBytes || m.off() {
 		return
 	}
 	own := m.index(key)

@@ -203,6 +203,11 @@ func (c *Cache) hit(ctx context.Context, r *hook.Record, q *query, e *entry, at 
 		return c.show(ctx, r, e)
 	}
 	if !set.mixed && r.CanFill() {
+		if c.memory.off() {
+			if models, ok := readGift(r.DB.Statement, set); ok && ctx.Err() == nil {
+				return nil, r.FillWith(models)
+			}
+		}
 		if t := readSnapshot(r.DB.Statement, set); t != unfit {
 			if err := ctx.Err(); err != nil {
 				return nil, err

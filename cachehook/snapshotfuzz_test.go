@@ -165,6 +165,15 @@ func (s *scanner) readAlike(t *testing.T, set *rowset, fresh func() any, want an
 	if filled := shot.Fill(tx.Statement); filled != n || !reflect.DeepEqual(got, want) {
 		t.Fatalf("%d rows, want %d:\nread    %+v\nscanned %+v", filled, n, got, want)
 	}
+	given := fresh()
+	tx = s.statement(t, given)
+	models, ok := readGift(tx.Statement, set)
+	if !ok {
+		return // no list of models
+	}
+	if filled := models.Fill(tx.Statement); filled != n || !reflect.DeepEqual(given, want) {
+		t.Fatalf("%d rows, want %d:\ngiven   %+v\nscanned %+v", filled, n, given, want)
+	}
 }
 
 // FuzzReadIsScanOrNothing meets values that fields of their type seldom get: of a
@@ -204,6 +213,13 @@ func FuzzReadIsScanOrNothing(f *testing.F) {
 			}
 			if n := shot.Fill(tx.Statement); n != scanned.RowsAffected || !reflect.DeepEqual(got, want) {
 				t.Fatalf("destination %d, from %v %v:\nread    %+v\nscanned %+v", i, cols, all, got, want)
+			}
+			given := fresh()
+			tx = s.statement(t, given)
+			if models, ok := readGift(tx.Statement, set); ok {
+				if n := models.Fill(tx.Statement); n != scanned.RowsAffected || !reflect.DeepEqual(given, want) {
+					t.Fatalf("destination %d, from %v %v:\ngiven   %+v\nscanned %+v", i, cols, all, given, want)
+				}
 			}
 		}
 	})

@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"gorm.io/gorm"
+
+	"github.com/gorminfra/infra/internal/hook"
 )
 
 // This file reads rows into models without database/sql and GORM, where that is
@@ -87,6 +89,15 @@ func readSnapshot(stmt *gorm.Statement, set *rowset) *snapshot {
 // read makes a snapshot of rows whose values are written in values. It does not
 // keep those.
 func (to shape) read(l *layout, values string, rows int) *snapshot {
+	s := to.readInto(l, values, rows)
+	if s == unfit {
+		return unfit
+	}
+	return s.completed()
+}
+
+// readInto is read for models that keep what lies in values.
+func (to shape) readInto(l *layout, values string, rows int) *snapshot {
 	s := to.empty(l, values, rows)
 	if s == unfit {
 		return unfit
@@ -98,7 +109,35 @@ func (to shape) read(l *layout, values string, rows int) *snapshot {
 			return unfit
 		}
 	}
-	return s.completed()
+	return s
+}
+
+// gift is a list of models that nobody else has: its destination gets them, and no
+// copies.
+type gift struct{ *snapshot }
+
+var _ hook.Filler = gift{}
+
+// readGift is readSnapshot for a result that is not kept. It reports false for another
+// destination than a list of models.
+func readGift(stmt *gorm.Statement, set *rowset) (_ gift, ok bool) {
+	to, ok := shapeOf(stmt)
+	if !ok || !to.list || to.pointers {
+		return gift{}, false
+	}
+	s := to.readInto(layoutOf(to.schema, set.cols.list), set.values, int(set.rows))
+	return gift{s}, s != unfit
+}
+
+// Fill implements hook.Filler.
+func (g gift) Fill(stmt *gorm.Statement) int64 {
+	if dest := stmt.ReflectValue; dest.IsNil() || dest.Cap() < int(g.rows) {
+		dest.Set(g.models)
+	} else { // into the caller's own memory
+		dest.SetLen(int(g.rows))
+		reflect.Copy(dest, g.models)
+	}
+	return int64(g.rows)
 }
 
 // read reads a row into a model that is empty. NULL leaves a field so; of a
