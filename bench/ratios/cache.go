@@ -67,6 +67,7 @@ func cache(ctx context.Context) (rows []row, err error) {
 		atLeast("L1 hit, First", "Postgres", measure(first(ctx, l1), first(ctx, bare)), 10),
 		atLeast("L1 hit, First", "go-gorm/caches hit", measure(first(ctx, l1), first(ctx, peer)), 1),
 		atMostAbove("L1 hit, Find of 100 rows", "GORM alone (DryRun)", measure(find(ctx, l1), find(ctx, dry)), 4_000),
+		atMost("L1 hit, Find of 100 rows", "GORM alone and a copy of the models", measure(find(ctx, l1), copied(find(ctx, dry))), 1.15),
 		atLeast("L1 hit, Find of 100 rows", "go-gorm/caches hit", measure(find(ctx, l1), find(ctx, peer)), 25),
 		atLeast("L1 hit, Find of 100 rows", "Postgres", measure(find(ctx, l1), find(ctx, bare)), 40),
 	)
@@ -151,6 +152,24 @@ func find(ctx context.Context, db *gorm.DB) func(int) {
 		}
 	}
 }
+
+// copied is alone with a copy of 100 models after it: the least that a result costs
+// which is the caller's own.
+func copied(alone func(int)) func(int) {
+	models := make([]item, 100)
+	for i := range models {
+		models[i].Name = "item"
+	}
+	return func(n int) {
+		for range n {
+			alone(1)
+			kept = slices.Clone(models)
+		}
+	}
+}
+
+// kept is where copied puts its models, so that they are made.
+var kept []item
 
 func fetch(ctx context.Context, c *cachehook.Cache) func(int) {
 	value := strings.Repeat("x", 200)
