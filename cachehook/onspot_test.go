@@ -61,9 +61,9 @@ func (i *instance) lock(t *testing.T) (waiting func() bool, release func()) {
 	table := schema + ".products"
 	_, err = tx.Exec("LOCK TABLE " + table + " IN ACCESS EXCLUSIVE MODE")
 	must(t, err)
-	waiting = func() (any bool) {
-		must(t, pool.QueryRow("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = $1::regclass)", table).Scan(&any))
-		return any
+	waiting = func() (some bool) {
+		must(t, pool.QueryRow("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = $1::regclass)", table).Scan(&some))
+		return some
 	}
 	return waiting, func() { must(t, tx.Rollback()) }
 }
