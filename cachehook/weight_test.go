@@ -89,12 +89,12 @@ func TestWhatALookUpAllocatesBesidesGORM(t *testing.T) {
 		more     float64
 	}{
 		{"a miss, beside the bare query", miss(db), miss(plain), 36},
-		{"a hit, beside a dry run", hit(db.DB), hit(plain.Session(&gorm.Session{DryRun: true})), 6},
+		{"a hit, beside a dry run", hit(db.DB), hit(plain.Session(&gorm.Session{DryRun: true})), -5}, // the text is not built
 	} {
 		ours, of := testing.AllocsPerRun(300, test.ours), testing.AllocsPerRun(300, test.of)
 		t.Logf("%s: %.0f allocations, %.0f there", test.name, ours, of)
 		if ours > of+test.more {
-			t.Errorf("%s: %.0f allocations, %.0f there: more than %.0f more", test.name, ours, of, test.more)
+			t.Errorf("%s: %.0f allocations, %.0f there: not within %+.0f", test.name, ours, of, test.more)
 		}
 	}
 }
