@@ -48,24 +48,13 @@ lint: $(LINT) ## go vet and golangci-lint
 bench: servers ## Go benchmarks with allocations, one package at a time
 	$(call each,go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -p 1 -timeout 1h ./...)
 
-# Faults that make each rule and safeguard matter; a build with one of them
-# switched off must be found out, or the check proves nothing.
-UNRULY := routing:token:pause:read-your-writes routing:page:page:boundary routing:monotonic:pause:monotonic \
-	cache:stamp:park:lease cache:mark:kill-worker:lease cache:lsn:pause:lease cache:channel:deafen:lease
-
 histories: servers ## check histories under faults, and that broken rules are found (OPS read-backs, operations)
 	@go build -C bench -o "$(CURDIR)/.histories/" ./histories
 	@go build -C bench -tags faulthooks -o "$(CURDIR)/.histories/unruly" ./histories
 	@.histories/histories -area routing -ops $(OPS)
 	@.histories/histories -area cache -ops $(OPS)
-	@set -e; for case in $(UNRULY); do \
-		set -- $$(echo $$case | tr : ' '); \
-		out=$$(INFRA_TEST_DISABLE=$$2 .histories/unruly -area $$1 -ops 1000 -faults $$3) && status=0 || status=$$?; \
-		if [ $$status -ne 1 ] || ! echo "$$out" | grep -q "VIOLATIONS.*$$4"; then \
-			echo "$$out"; echo "with $$2 switched off no violation of it was found (exit $$status)"; exit 1; \
-		fi; \
-		echo "with $$2 switched off: $$(echo "$$out" | grep 'VIOLATIONS' | tr '\n' ' ')"; \
-	done
+	@.histories/histories -area cache -redis cluster -ops $(OPS)
+	@bench/histories/unruly "$(CURDIR)/.histories/unruly"
 
 soak: servers ## limits under load while Redis is hung, killed and failed over: waits, windows, time to recover
 	@go run -C bench ./soak -area limits

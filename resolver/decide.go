@@ -99,6 +99,9 @@ func (r *Resolver) decide(q *question) (*node, reason) {
 	} else {
 		oldest = r.reference(d.now, q.strict) - int64(q.bound) - 1
 	}
+	if r.off&lagRule != 0 {
+		oldest = 0
+	}
 	d.after = max(d.after, oldest)
 
 	if f := q.favourite; f != nil {

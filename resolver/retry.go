@@ -157,5 +157,8 @@ func (r *Resolver) blameLate(n *node, err error) {
 
 // OutcomeUnknown implements hook.OutcomeTeller.
 func (a *router) OutcomeUnknown(err error) error {
+	if a.r.off&outcomeRule != 0 {
+		return err
+	}
 	return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 }

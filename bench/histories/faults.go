@@ -19,6 +19,7 @@ var faults = []fault{
 	{Name: "kill", Run: killReplica},
 	{Name: "freeze", Run: freezeReplica},
 	{Name: "terminate", Run: terminateSessions},
+	{Name: "lose-answers", Run: loseAnswers},
 	{Name: "page", Run: forcePages},
 	{Name: "promote", Run: promoteReplica},
 	{Name: "crash", Run: crashPrimary},
