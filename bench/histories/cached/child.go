@@ -55,8 +55,8 @@ func (w *child) closeProxies() (err error) {
 // maxLives is how many an instance's number can tell apart.
 const maxLives = 1 << instBits
 
-// kinds of workers: the first are split, the second work in scopes, the third ask
-// Redis at each hit.
+// kinds of workers: the first are split and cache no leaves, the second work in
+// scopes, the third ask Redis at each hit.
 const kinds = 3
 
 // startLife starts the process. Workers differ in what they promise.
@@ -71,11 +71,11 @@ func (p *parent) startLife(ctx context.Context, w *child) error {
 		Index: w.index, Inst: w.inst, Seed: p.settings.Seed,
 		Commands: map[string]string{}, Messages: map[string]string{},
 		Lease: lease, Readers: p.settings.Readers, Writers: 2, Pause: 4 * time.Millisecond,
-		TTL: ttl, MaxLag: maxLag, Interval: interval, Log: w.log, Entries: 1000,
+		TTL: ttl, MaxLag: maxLag, Interval: interval, Log: w.log, Entries: 1000, Leaves: true,
 	}
 	switch w.index % kinds {
 	case 0:
-		cfg.Split = true
+		cfg.Split, cfg.Leaves = true, false
 	case 1:
 		cfg.Scoped = true
 	case 2:

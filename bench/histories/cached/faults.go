@@ -22,6 +22,9 @@ var faults = []fault{
 	{Name: "drop-clients", Run: dropClients},
 	{Name: "deafen", Run: deafen},
 	{Name: "isolate", Run: isolate},
+	// An instance that has not heard of another's DDL goes on by the schema of before,
+	// for a minute at most: by its lease the others miss what its writes touch now.
+	{Name: "schema", Named: true, Run: changeSchema},
 	{Name: "kill-worker", Run: killWorker},
 	{Name: "freeze-worker", Run: freezeWorker},
 }

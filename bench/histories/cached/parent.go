@@ -46,6 +46,7 @@ type parent struct {
 	lives    []*child
 	probes   []op
 	happened run.Happened
+	schema   schema // of now
 	h        *history
 	failure  chan error // the first failure of a worker
 }
@@ -129,7 +130,7 @@ func (p *parent) startServers(ctx context.Context) (err error) {
 		CREATE TABLE stocks (id int PRIMARY KEY, grp int NOT NULL, version bigint NOT NULL, writer bigint NOT NULL);
 		INSERT INTO items SELECT i, i %% %[2]d, 0, 0 FROM generate_series(0, %[1]d) i;
 		INSERT INTO heads SELECT id, grp, version FROM items;
-		INSERT INTO stocks SELECT * FROM items`, items-1, groups))
+		INSERT INTO stocks SELECT * FROM items;`, items-1, groups)+p.schema.tables())
 	if err != nil {
 		return err
 	}
@@ -209,7 +210,8 @@ func (p *parent) probe(ctx context.Context) error {
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	o := op{Kind: kindProbe, Start: p.clock.Now()}
-	found, err := conn.Query(ctx, "SELECT id, grp, version, writer FROM items UNION ALL SELECT id + $1, grp, version, writer FROM stocks", items)
+	found, err := conn.Query(ctx, "SELECT id, grp, version, writer FROM items UNION ALL SELECT id + $1, grp, version, writer FROM stocks UNION ALL SELECT id + $2, grp, token >> $3, token & 4294967295 FROM leaves",
+		items, firstLeaf, tokenBits)
 	if err != nil {
 		return err
 	}

@@ -102,10 +102,12 @@ func (s *session) pick() uint16 {
 		return items + group + groups*uint16(s.random.IntN(stocks/groups))
 	case n < 15:
 		return firstItems + group
-	case n < 17:
+	case n < 16:
 		return firstStock + group
+	case n < 18 || !s.w.cfg.Leaves:
+		return firstJoin + group
 	}
-	return firstJoin + group
+	return s.pickLeaves(group)
 }
 
 // group chooses a group.
@@ -122,7 +124,9 @@ func (w *worker) sweep(ctx context.Context) {
 	defer end()
 	for range 3 {
 		for q := range uint16(queries) {
-			s.read(q, false)
+			if q != viewRow && (w.cfg.Leaves || !ofLeaves(q)) {
+				s.read(q, false)
+			}
 		}
 	}
 }
@@ -158,10 +162,12 @@ func (s *session) read(q uint16, skip bool) {
 func (s *session) answer(db *gorm.DB, o *op) error {
 	q, group := o.Query, groupOf(o.Query)
 	switch {
+	case ofLeaves(q):
+		return answerOfLeaves(db, o)
 	case q < items:
 		var i Item
 		return one(db.Where("id = ?", q).Take(&i).Error, o, func() cell { return i.cell() })
-	case q < firstItems:
+	case q < firstLeaf:
 		var st Stock
 		return one(db.First(&st, q-items).Error, o, func() cell { return st.cell() })
 	case q < firstStock:

@@ -46,6 +46,7 @@ type workerConfig struct {
 	Entries            int           // in memory, at most
 	FailWrite          bool
 	Scoped             bool
+	Leaves             bool // leaves and the view are cached, and read
 	Readers, Writers   int
 	Pause              time.Duration // between two reads, at most
 	TTL                time.Duration
@@ -58,9 +59,11 @@ type nodeConfig struct{ Name, DSN string }
 
 // command is a line from the parent.
 type command struct {
-	Do string // quiet, rush, meet, write, calm, sweep, die, stop
+	Do string // quiet, rush, meet, write, graft, change, calm, sweep, die, stop
 	// Point is where to die.
 	Point string `json:",omitempty"`
+	// Schema is what to change to.
+	Schema *schema `json:",omitempty"`
 }
 
 // answer is a line to the parent.
@@ -192,6 +195,9 @@ func (w *worker) open(ctx context.Context) (closeRedis func(), err error) {
 			Tables:  map[string]cachehook.Rule{"items": {}, "stocks": {}},
 		},
 	}
+	if w.cfg.Leaves {
+		cfg.Cache.Tables["leaves"], cfg.Cache.Tables["shown"] = cachehook.Rule{}, cachehook.Rule{}
+	}
 	if w.cfg.FailWrite {
 		cfg.Cache.OnRedisFailure = cachehook.FailWrite
 	}
@@ -234,6 +240,18 @@ func (w *worker) obey(ctx context.Context) {
 			s, end := w.scope(ctx, random)
 			s.write()
 			end()
+		case "graft":
+			s, end := w.scope(ctx, random)
+			_ = s.writeBy(s.writeRoot)
+			end()
+		case "change":
+			s, end := w.scope(ctx, random)
+			err := s.change(*c.Schema)
+			end()
+			if err != nil {
+				w.say(answer{Did: "failed", Error: "change the schema: " + err.Error()})
+				return
+			}
 		case "die":
 			w.die(ctx, c.Point)
 		case "calm":

@@ -50,7 +50,29 @@ func (s *session) writeUnlessQuiet() {
 }
 
 // write makes new versions of some rows, in one of several ways.
-func (s *session) write() {
+func (s *session) write() { _ = s.writeBy(s.someWrite) }
+
+func (s *session) someWrite(db *gorm.DB, o *op) error {
+	how := s.random.IntN(9)
+	if how < 5 {
+		o.Commit = o.Start
+	}
+	switch how {
+	case 0, 1:
+		return s.writeStock(db, o)
+	case 2:
+		return s.writeGroup(db, o)
+	case 3, 4:
+		return s.writeItem(db, o)
+	case 5:
+		return s.writeRoot(db, o)
+	}
+	return s.transact(db, o)
+}
+
+// writeBy writes in one way. What becomes of it is logged; the error is also
+// returned.
+func (s *session) writeBy(how func(db *gorm.DB, o *op) error) error {
 	w := s.w
 	o := op{ID: newID(w.cfg.Inst, w.writes.Add(1)), Session: s.id, Kind: kindWrite, Start: w.clock.Now()}
 	// A process that is killed leaves no more than this.
@@ -62,20 +84,7 @@ func (s *session) write() {
 	if s.random.IntN(2) == 0 {
 		db = db.Session(&gorm.Session{SkipDefaultTransaction: false})
 	}
-	var err error
-	switch s.random.IntN(8) {
-	case 0, 1:
-		o.Commit = o.Start
-		err = s.writeStock(db, &o)
-	case 2:
-		o.Commit = o.Start
-		err = s.writeGroup(db, &o)
-	case 3, 4:
-		o.Commit = o.Start
-		err = s.writeItem(db, &o)
-	default:
-		err = s.transact(db, &o)
-	}
+	err := how(db, &o)
 	o.End = w.clock.Now()
 	o.Status = statusOf(err)
 	if err != nil && o.Commit == 0 {
@@ -85,6 +94,7 @@ func (s *session) write() {
 		o.Flags |= untold
 	}
 	w.note(&o, err)
+	return err
 }
 
 // statusOf tells what is known after an error. Only the server's own word, or

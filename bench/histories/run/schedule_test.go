@@ -164,13 +164,14 @@ func TestFailedWorkerEndsTheSchedule(t *testing.T) {
 
 func TestChooseTakesFaultsByName(t *testing.T) {
 	t.Parallel()
-	all := []Fault[int]{{Name: "a"}, {Name: "b"}, {Name: "c"}}
+	all := []Fault[int]{{Name: "a"}, {Name: "b"}, {Name: "c"}, {Name: "n", Named: true}}
 	for _, tc := range []struct{ list, want, err string }{
 		{"", "a b c", ""},
 		{"none", "", ""},
 		{"c,a", "c a", ""},
 		{"b", "b", ""},
-		{"b,d", "", `-faults names "d": there are a, b, c`},
+		{"n,b", "n b", ""},
+		{"b,d", "", `-faults names "d": there are a, b, c, n`},
 	} {
 		chosen, err := Choose(all, tc.list)
 		var names []string
