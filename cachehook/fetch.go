@@ -38,6 +38,8 @@ import (
 // nothing is kept, and load is called each time; what is above [Config.MaxResult] is
 // loaded each time too, and counted in Stats.
 //
+// A load that fetches the key it is called for is called again.
+//
 // An error of load is returned and not kept. A nil or closed cache loads.
 func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, tags []string, load func(context.Context) (T, error), options ...Option) (T, error) {
 	var zero T
@@ -87,9 +89,14 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 	}
 	name := flightName(q.key, s.stamps)
 	f, leads := c.flights.join(name)
+	if !leads && aboard(ctx, f) {
+		return load(ctx)
+	}
 	if leads {
 		q.tally.misses[s.why].Add(1)
 		fctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.FlightTimeout)
+		outer, _ := ctx.Value(aboardKey{}).(*passenger)
+		fctx = context.WithValue(fctx, aboardKey{}, &passenger{f, outer})
 		closing := context.AfterFunc(c.life, cancel)
 		c.flights.start(name, f, func() (landing, func()) {
 			defer cancel()
@@ -112,6 +119,26 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 		return zero, f.err
 	}
 	return load(ctx)
+}
+
+// passenger is who works for a flight, perhaps for one in which another one waits. It
+// must not wait for any of them.
+type passenger struct {
+	of    *flight
+	outer *passenger
+}
+
+type aboardKey struct{}
+
+// aboard reports whether ctx is that of the flight's own work.
+func aboard(ctx context.Context, f *flight) bool {
+	p, _ := ctx.Value(aboardKey{}).(*passenger)
+	for ; p != nil; p = p.outer {
+		if p.of == f {
+			return true
+		}
+	}
+	return false
 }
 
 // fetchWork is the flight itself. aging is the entry that it shall replace, or nil.

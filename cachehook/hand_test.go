@@ -184,6 +184,31 @@ func TestC08ACacheAskedBeforeItsUseKnowsTheCatalogueAfterwards(t *testing.T) {
 	}
 }
 
+// A load that asks for its own key, at once or by way of another one, does not wait for itself.
+func TestFetchInsideOfItselfLoads(t *testing.T) {
+	t.Parallel()
+	db := open(t, database(t), Config{FlightTimeout: time.Minute})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for _, by := range [][]string{{"own"}, {"first", "second"}} {
+		var loads atomic.Int64
+		var load func(at int) func(context.Context) (int, error)
+		load = func(at int) func(context.Context) (int, error) {
+			return func(ctx context.Context) (int, error) {
+				if loads.Add(1) > int64(len(by)) {
+					return 7, nil
+				}
+				next := (at + 1) % len(by)
+				return Fetch(ctx, db.cache, by[next], time.Minute, nil, load(next))
+			}
+		}
+		v, err := Fetch(ctx, db.cache, by[0], time.Minute, nil, load(0))
+		must(t, err)
+		equal(t, "value", v, 7)
+		equal(t, "loads", loads.Load(), int64(len(by)+1))
+	}
+}
+
 func TestNilAndClosedCacheLoad(t *testing.T) {
 	t.Parallel()
 	load := func(context.Context) (int, error) { return 1, nil }

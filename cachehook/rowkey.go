@@ -152,6 +152,9 @@ func (k keyKind) canonical(arg any, depth int) (string, bool) {
 		}
 		return k.canonical(value, depth+1)
 	}
+	if v.NumMethod() > 0 {
+		return "", false // the driver may ask one of them, as pgtype.Int64Valuer's, what to send
+	}
 	switch v.Kind() {
 	case reflect.Pointer:
 		if v.IsNil() {

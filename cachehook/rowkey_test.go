@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgtype"
+
 	"github.com/gorminfra/infra/internal/sqltext"
 )
 
@@ -38,6 +40,31 @@ func TestCanonicalKeys(t *testing.T) {
 	if one[0] == two[0] {
 		t.Errorf("two keys are written %q", one)
 	}
+}
+
+// id tells the driver to send something else than it looks like.
+type id string
+
+func (i id) Int64Value() (pgtype.Int8, error) {
+	return pgtype.Int8{Int64: int64(len(i)), Valid: true}, nil
+}
+
+type pointedID string
+
+func (p *pointedID) Int64Value() (pgtype.Int8, error) { return id(*p).Int64Value() }
+
+func TestC07AKeyThatTellsTheDriverWhatToSendNamesNoRow(t *testing.T) {
+	t.Parallel()
+	db := open(t, database(t), Config{})
+	equal(t, "before", db.price(t, 2), 20)
+	must(t, db.Exec(`UPDATE products SET price = 21 WHERE id = $1`, id("42")).Error)
+	equal(t, "after", db.price(t, 2), 21)
+	odd := id("42")
+	must(t, db.Exec(`UPDATE products SET price = 22 WHERE id = $1`, &odd).Error)
+	equal(t, "after that by a pointer", db.price(t, 2), 22)
+	pointed := pointedID("42")
+	must(t, db.Exec(`UPDATE products SET price = 23 WHERE id = $1`, &pointed).Error)
+	equal(t, "after that by a method of the pointer", db.price(t, 2), 23)
 }
 
 // What asks for rows by key and for anything besides is no look-up.
