@@ -85,7 +85,7 @@ func (g *gate) lookup(ctx context.Context, tags []string, entry string) (answer,
 	v := g.asking.Load()
 	v.asks <- struct{}{}
 	<-v.send
-	a, err := v.rest(g.redisStore, ctx, tags, entry)
+	a, err := v.rest(ctx, g.redisStore, tags, entry)
 	v.answered <- struct{}{}
 	<-v.receive
 	return a, err
@@ -99,7 +99,7 @@ type visitor struct {
 
 	asks, send, answered, receive chan struct{}
 	found                         chan standing
-	stage                         string // "", asking, answered, found, read, flown
+	stage                         string  // "", asking, answered, found, read, flown
 	row                           *answer // to the question for the row's tag
 	standing                      standing
 	flight                        *flight

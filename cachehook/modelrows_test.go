@@ -86,7 +86,7 @@ func (w *world) askForRow(v *visitor) {
 }
 
 // rest asks for what has not been asked for yet.
-func (v *visitor) rest(store *redisStore, ctx context.Context, tags []string, entry string) (answer, error) {
+func (v *visitor) rest(ctx context.Context, store *redisStore, tags []string, entry string) (answer, error) {
 	if v.row == nil {
 		return store.lookup(ctx, tags, entry)
 	}
