@@ -22,9 +22,10 @@ var faults = []fault{
 	{Name: "drop-clients", Run: dropClients},
 	{Name: "deafen", Run: deafen},
 	{Name: "isolate", Run: isolate},
+	{Name: "schema", Run: changeSchema},
 	// An instance that has not heard of another's DDL goes on by the schema of before,
 	// for a minute at most: by its lease the others miss what its writes touch now.
-	{Name: "schema", Named: true, Run: changeSchema},
+	{Name: "deaf-schema", Named: true, Run: changeSchemaOfTheDeaf},
 	{Name: "kill-worker", Run: killWorker},
 	{Name: "freeze-worker", Run: freezeWorker},
 }

@@ -188,11 +188,16 @@ func (s *session) change(to schema) (err error) {
 }
 
 // changeSchema has one instance change what a write touches, a few times, while all
-// read where the next write is to be. Half the time it is one that hears no message.
-func changeSchema(ctx context.Context, p *parent) error {
+// read where the next write of another is to be.
+func changeSchema(ctx context.Context, p *parent) error { return p.changeSchema(ctx, false) }
+
+// changeSchemaOfTheDeaf is changeSchema in which one of the others hears no message.
+func changeSchemaOfTheDeaf(ctx context.Context, p *parent) error { return p.changeSchema(ctx, true) }
+
+func (p *parent) changeSchema(ctx context.Context, deaf bool) error {
 	err := p.askAll(ctx, "meet")
-	for n := 0; n < 4 && err == nil; n++ {
-		err = p.changeOnce(ctx, p.random.IntN(2) == 0)
+	for n := 0; n < 2 && err == nil; n++ { // to and fro
+		err = p.changeOnce(ctx, deaf)
 	}
 	return errors.Join(err, p.askAll(ctx, "calm"))
 }
