@@ -48,12 +48,15 @@ lint: $(LINT) ## go vet and golangci-lint
 bench: servers ## Go benchmarks with allocations, one package at a time
 	$(call each,go test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -p 1 -timeout 1h ./...)
 
+# What a Cluster has of its own, and what is told by its messages.
+SHARDS := reshard,hand-over,kill-shard,restore-shard,freeze-shard,deafen,schema
+
 histories: servers ## check histories under faults, and that broken rules are found (OPS read-backs, operations)
 	@go build -C bench -o "$(CURDIR)/.histories/" ./histories
 	@go build -C bench -tags faulthooks -o "$(CURDIR)/.histories/unruly" ./histories
 	@.histories/histories -area routing -ops $(OPS)
 	@.histories/histories -area cache -ops $(OPS)
-	@.histories/histories -area cache -redis cluster -ops $(OPS)
+	@.histories/histories -area cache -redis cluster -faults $(SHARDS) -ops $(OPS)
 	@bench/histories/unruly "$(CURDIR)/.histories/unruly"
 
 soak: servers ## limits under load while Redis is hung, killed and failed over: waits, windows, time to recover
