@@ -189,15 +189,16 @@ func TestC06ClusterChannelFailsOver(t *testing.T) {
 	seesWithin(t, a, b, 5)
 }
 
-// apart returns a name under which a table's tag is in another shard than the channel,
-// and that shard.
+// apart returns a name under which a table's tag is in another shard than the channel
+// and the roster, and that shard.
 func (c *cluster) apart(t *testing.T, table string) (name string, shard int) {
 	t.Helper()
 	for i := range 1000 {
 		name = fmt.Sprintf("apart%d", i)
 		prefix := "infra:" + name + ":cache:"
 		_, channel := slotOf(prefix + "{" + name + "}:")
-		if _, shard = slotOf(prefix + "t:" + table); shard != channel {
+		_, roster := slotOf(prefix + "tables")
+		if _, shard = slotOf(prefix + "t:" + table); shard != channel && shard != roster {
 			return name, shard
 		}
 	}
