@@ -155,10 +155,9 @@ func TestInvalidateAllNeedsNoDatabase(t *testing.T) {
 func TestWhatBypassesThePluginShowsOnceItIsTold(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	dsn := database(t)
-	exec(t, dsn, `CREATE MATERIALIZED VIEW dear AS SELECT * FROM products`)
 	eachMode(t, func(t *testing.T, cfg Config) {
-		exec(t, dsn, `UPDATE products SET price = 10 WHERE id = 1`, `REFRESH MATERIALIZED VIEW dear`)
+		dsn := database(t)
+		exec(t, dsn, `CREATE MATERIALIZED VIEW dear AS SELECT * FROM products`)
 		db := open(t, dsn, Config{Redis: cfg.Redis, Name: cfg.Name, Lease: cfg.Lease, Tables: map[string]Rule{"products": {TTL: time.Hour}, "dear": {TTL: time.Hour}}})
 		ready(t, db)
 		dear := func() (price int64) {
