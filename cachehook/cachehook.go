@@ -176,6 +176,8 @@ func (c *Cache) connect() {
 		}
 		return a, err
 	}
+	c.roster.schema.present, c.roster.schema.drop = c.catalog.present.Load, c.catalog.drop
+	c.catalog.kept = c.roster.kick
 	c.roster.bump = c.bumpListed
 	c.roster.cellOf = func(tag string) *cell { return c.mirror.cell(tag, true) }
 	// Also an instance that asks at each hit tells those that do not.

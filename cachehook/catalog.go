@@ -60,7 +60,10 @@ type catalog struct {
 	space string
 	// schema is schemaTag's stamp from before the catalogue was read.
 	schema stamp
+	// since is the schema that the roster named then, as far as was known here.
+	since  stamp
 	loaded int64 // on the cache's clock
+	kept   int64 // likewise, when the reading had ended
 
 	path      []string               // the schemas that a bare name is looked up in
 	relations map[string][]*relation // by name as sqltext folds it
@@ -99,6 +102,14 @@ const (
 	deletes
 	changes // any of them
 )
+
+// stamp is the schema's, zero where there is none, or no catalogue.
+func (c *catalog) stamp() stamp {
+	if c == nil {
+		return stamp{}
+	}
+	return c.schema
+}
 
 // find returns the relations that a name in a statement may mean.
 func (c *catalog) find(t sqltext.Table) []*relation {

@@ -14,6 +14,9 @@ const (
 	catalogBackoff = 5 * time.Second
 	// catalogAge bounds how long DDL that no instance ran goes unnoticed.
 	catalogAge = time.Minute
+	// catalogProvisional is that of a catalogue which was read while the schema was
+	// about to change, or without an answer of Redis.
+	catalogProvisional = 5 * time.Second
 )
 
 // librarian keeps the catalogue: it is read when somebody first needs it, again
@@ -22,6 +25,7 @@ type librarian struct {
 	now  clock
 	read func(ctx context.Context) (*catalog, error) // with its schema stamp
 	fail func(error)
+	kept func()
 	life context.Context // ends with the cache
 
 	present atomic.Pointer[catalog]
@@ -61,10 +65,11 @@ func (l *librarian) get(ctx context.Context, wait bool) *catalog {
 
 // fresh returns the catalogue if it need not be read anew at now.
 func (l *librarian) fresh(now int64) *catalog {
-	if c := l.present.Load(); c != nil && now-c.loaded < int64(catalogAge) {
-		return c
+	c := l.present.Load()
+	if c == nil || now-c.loaded >= int64(catalogAge) || c.schema == (stamp{}) && now-c.loaded >= int64(catalogProvisional) {
+		return nil
 	}
-	return nil
+	return c
 }
 
 // load starts to read the catalogue unless that is under way, or has just
@@ -104,8 +109,11 @@ func (l *librarian) loadNow() {
 			l.fail(fmt.Errorf("cachehook: read the catalogue: %w", err))
 			return
 		}
-		c.loaded = began
+		c.loaded, c.kept = began, l.now()
 		if l.keep(c, version) {
+			if l.kept != nil {
+				l.kept()
+			}
 			return
 		}
 	}
@@ -129,6 +137,9 @@ func (l *librarian) forget() {
 	l.version.Add(1)
 	l.present.Store(nil)
 }
+
+// drop drops c if it is the catalogue still.
+func (l *librarian) drop(c *catalog) { l.present.CompareAndSwap(c, nil) }
 
 func (l *librarian) stop() {
 	l.mu.Lock()

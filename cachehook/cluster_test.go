@@ -207,7 +207,7 @@ func TestC06ClusterLease(t *testing.T) {
 		}
 		read()
 		exec(t, c.dsn, `UPDATE products SET name = 'new' WHERE id = 2`)
-		must(t, silent.bump(c.ctx, []string{table, wholeTag(table)}, ""))
+		must(t, errOf(silent.bump(c.ctx, []string{table, wholeTag(table)}, "", false)))
 		equal(t, "nobody has said it", read(), "missed")
 		must(t, b.cache.cfg.Redis.HIncrBy(c.ctx, b.cache.store.(*redisStore).shard.counter, "n", 1).Err())
 		said := time.Now()

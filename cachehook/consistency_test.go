@@ -142,7 +142,7 @@ func TestC02DeadWriterLeavesNothingStale(t *testing.T) {
 	dead := *db.cache.store.(*redisStore)
 	dead.markTTL = 300 * time.Millisecond
 	marked := time.Now()
-	must(t, dead.mark(context.Background(), []string{db.table(t, "products"), wholeTag(db.table(t, "products"))}, "dead"))
+	must(t, errOf(dead.mark(context.Background(), []string{db.table(t, "products"), wholeTag(db.table(t, "products"))}, "dead", false)))
 	exec(t, dsn, `UPDATE products SET price = 55 WHERE id = 1`)
 	eventually(t, "the mark is heard of", 2*time.Second, func() bool { return db.price(t, 1) == 55 })
 	var p product

@@ -36,7 +36,7 @@ type doubt struct {
 // transaction is not over.
 func (c *Cache) doubtTags(tags []string, over func() bool) {
 	if c.store != nil {
-		_ = c.store.mark(context.Background(), tags, c.salt) // counted by the guard
+		_, _ = c.store.mark(context.Background(), tags, c.salt, false) // counted by the guard
 	}
 	d := &c.doubts
 	d.mu.Lock()
@@ -80,11 +80,11 @@ func (c *Cache) watchDoubts() {
 		var open []string
 		tags, cells, open, wait = c.doubts.take(c.now(), c.markTTL/5)
 		if len(open) > 0 && c.store != nil {
-			_ = c.store.mark(context.Background(), open, c.salt) // the last one ends soon
+			_, _ = c.store.mark(context.Background(), open, c.salt, false) // the last one ends soon
 		}
 		if len(tags) > 0 {
 			// No writer: the mark has run out, or stands for a later write.
-			_ = c.bump(tags, "", cells)
+			_ = c.bump(tags, "", cells, nil)
 		}
 	}
 }

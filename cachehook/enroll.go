@@ -14,11 +14,7 @@ const patienceOfWarming = 5 * time.Second
 // enroll waits until the roster admits the cells: at most Config.Timeout from when
 // a table was first asked for.
 func (c *Cache) enroll(ctx context.Context, cells []*cell) bool {
-	patience := c.cfg.Timeout
-	if ctx.Value(patientKey{}) != nil {
-		patience = patienceOfWarming
-	}
-	if c.roster.enroll(ctx, cells, patience) {
+	if c.roster.enroll(ctx, cells, c.patience(ctx)) {
 		return true
 	}
 	c.counts.bypass(c.unadmitted())
@@ -34,6 +30,14 @@ func (c *Cache) unadmitted() reason {
 	return reasonRoster
 }
 
+// patience is for how long a read waits for the roster.
+func (c *Cache) patience(ctx context.Context) time.Duration {
+	if ctx.Value(patientKey{}) != nil {
+		return patienceOfWarming
+	}
+	return c.cfg.Timeout
+}
+
 // bumpListed gives tables new stamps that were perhaps written untold.
 func (c *Cache) bumpListed(_ context.Context, tables []string) error {
 	tags := make([]string, 0, 2*len(tables))
@@ -41,7 +45,7 @@ func (c *Cache) bumpListed(_ context.Context, tables []string) error {
 		tags = append(tags, t, wholeTag(t))
 	}
 	cells := c.hold(tags)
-	err := c.store.bump(context.Background(), tags, "")
+	_, err := c.store.bump(context.Background(), tags, "", false)
 	c.release(cells, true) // on an error nothing of them is admitted
 	return err
 }

@@ -58,7 +58,7 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 		tags = slices.Concat(tags, o.tags)
 	}
 	who := c.tenantOf(ctx)
-	resolved, known, err := c.resolve(ctx, who, tags)
+	resolved, by, known, err := c.resolve(ctx, who, tags)
 	if err != nil {
 		return zero, err
 	}
@@ -86,6 +86,12 @@ func Fetch[T any](ctx context.Context, c *Cache, key string, ttl time.Duration, 
 		return unpack[T](s.entry, form)
 	case s.stamps == nil:
 		return load(ctx)
+	}
+	if by != nil {
+		if why, ok := c.keeps(ctx, by, s.stamps); !ok {
+			c.counts.bypass(why)
+			return load(ctx)
+		}
 	}
 	name := flightName(q.key, s.stamps)
 	f, leads := c.flights.join(name)

@@ -86,7 +86,7 @@ func (c *Cache) Set(ctx context.Context, key string, v []byte, ttl time.Duration
 		return fmt.Errorf("cachehook: Set: the value has %d bytes: must be at most %d, by MaxResult", len(v), c.cfg.MaxResult)
 	}
 	who := c.tenantOf(ctx)
-	resolved, known, err := c.resolve(ctx, who, tags)
+	resolved, by, known, err := c.resolve(ctx, who, tags)
 	if err != nil || !known {
 		return err
 	}
@@ -98,6 +98,12 @@ func (c *Cache) Set(ctx context.Context, key string, v []byte, ttl time.Duration
 	if s.stamps == nil {
 		return nil // a writer is at work, or Redis is down: nothing is kept
 	}
+	if by != nil {
+		if why, ok := c.keeps(ctx, by, s.stamps); !ok {
+			c.counts.bypass(why)
+			return nil
+		}
+	}
 	blob := bytes.Clone(v)
 	_, after := c.fill(&q, s.stamps, blob, len(blob), began, &payload{kind: kindBlob, blob: blob})
 	if after != nil {
@@ -107,31 +113,33 @@ func (c *Cache) Set(ctx context.Context, key string, v []byte, ttl time.Duration
 }
 
 // resolve checks the caller's tags and expands those of tables as the catalogue
-// tells. known is false when a table is not known, or what it depends on, or when
+// tells, which it returns if there are any. known is false when a table is not known, or what it depends on, or when
 // it is under row-level security and there is no tenant: then nothing may be
 // cached.
-func (c *Cache) resolve(ctx context.Context, who tenant, tags []string) (resolved []string, known bool, err error) {
+func (c *Cache) resolve(ctx context.Context, who tenant, tags []string) (resolved []string, by *catalog, known bool, err error) {
 	var tables []string
 	for _, tag := range tags {
 		if err := checkTag(tag); err != nil {
-			return nil, false, err
+			return nil, nil, false, err
 		}
 		name, table := strings.CutPrefix(tag, tablePrefix)
 		if !table {
 			resolved = append(resolved, tag)
 			continue
 		}
-		cat := c.catalogByHand(ctx)
-		if cat == nil {
-			return nil, false, nil
+		if by == nil {
+			by = c.catalogByHand(ctx)
 		}
-		read := cat.readsOf(name, c.cfg.Functions)
+		if by == nil {
+			return nil, nil, false, nil
+		}
+		read := by.readsOf(name, c.cfg.Functions)
 		if read.why != "" {
-			return nil, false, nil
+			return nil, nil, false, nil
 		}
 		if read.secured != "" && !who.named() {
 			c.counts.bypass(reasonTenant)
-			return nil, false, nil
+			return nil, nil, false, nil
 		}
 		tables = append(tables, read.tags...)
 	}
@@ -140,7 +148,7 @@ func (c *Cache) resolve(ctx context.Context, who tenant, tags []string) (resolve
 	} else {
 		tables = serverAlone
 	}
-	return append(tables, compactTags(resolved)...), true, nil
+	return append(tables, compactTags(resolved)...), by, true, nil
 }
 
 // serverAlone is what a value without tags depends on. There is no room behind it.
@@ -192,7 +200,8 @@ func (c *Cache) Invalidate(ctx context.Context, tags ...string) error {
 			own = append(own, tag)
 		}
 	}
-	return c.invalidate(compactTags(append(own, c.tagsOfTables(ctx, tables)...)))
+	of, by := c.tagsOfTables(ctx, tables)
+	return c.invalidate(compactTags(append(own, of...)), by)
 }
 
 // InvalidateTables is what a write of all rows of the tables does, on what depends on
@@ -208,7 +217,8 @@ func (c *Cache) InvalidateTables(ctx context.Context, tables ...string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return c.invalidate(compactTags(c.tagsOfTables(ctx, tables)))
+	tags, by := c.tagsOfTables(ctx, tables)
+	return c.invalidate(compactTags(tags), by)
 }
 
 // InvalidateAll makes all that is cached unusable in all instances, by queries and by
@@ -223,24 +233,25 @@ func (c *Cache) InvalidateAll(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := c.invalidate([]string{everyTag, schemaTag, serverTag})
+	err := c.invalidate([]string{everyTag, schemaTag, serverTag}, nil)
 	c.catalog.forget() // others do when they hear of the schema
 	return err
 }
 
-// tagsOfTables returns what a write of the whole tables bumps.
-func (c *Cache) tagsOfTables(ctx context.Context, tables []string) (tags []string) {
+// tagsOfTables returns what a write of the whole tables bumps, and the catalogue that
+// says so.
+func (c *Cache) tagsOfTables(ctx context.Context, tables []string) (tags []string, by *catalog) {
 	if len(tables) == 0 {
-		return nil
+		return nil, nil
 	}
-	cat := c.catalogByHand(ctx)
+	by = c.catalogByHand(ctx)
 	for _, name := range tables {
 		st := &sqltext.Statement{Operation: sqltext.Truncate, Writes: []sqltext.Table{tableNamed(name)}}
-		more, _, why := cat.writeTags(written{statements: []*sqltext.Statement{st}}, c.cfg.Affects)
+		more, _, why := by.writeTags(written{statements: []*sqltext.Statement{st}}, c.cfg.Affects)
 		c.noteEmptied(why)
 		tags = append(tags, more...)
 	}
-	return tags
+	return tags, by
 }
 
 // ownTags resolves the tags of tables among a caller's own; known is false when

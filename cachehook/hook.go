@@ -169,11 +169,14 @@ func (c *Cache) positioner() positioner {
 // readCatalog reads the database's catalogue on the primary, after the stamp
 // that says as of when.
 func (c *Cache) readCatalog(ctx context.Context) (cat *catalog, err error) {
-	s, known := c.mirror.present(c.schema)
-	if !known && c.store != nil {
+	var s, since stamp
+	if c.store == nil {
+		s, _ = c.mirror.present(c.schema)
+	} else {
+		since = c.roster.named() // before the look: see rosterSchema.proposes
 		if a, err := c.store.lookup(ctx, []string{schemaTag}, ""); err == nil && !a.marked {
 			s = a.stamps[0]
-		} // otherwise it will be read again when Redis answers
+		} // otherwise the catalogue is provisional, and read again before long
 	}
 	hub := c.hub.Load()
 	switch dialect := dialectOf(hub); dialect {
@@ -187,7 +190,7 @@ func (c *Cache) readCatalog(ctx context.Context) (cat *catalog, err error) {
 	if err != nil {
 		return nil, err
 	}
-	cat.schema = s
+	cat.schema, cat.since = s, since
 	c.catalogRead()
 	c.warnOfRules(cat)
 	if c.varies.Load() {

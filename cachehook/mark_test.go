@@ -75,7 +75,7 @@ func TestC04MetMarkIsAsGoodAsItsMessage(t *testing.T) {
 	equal(t, "the stamp is known", known, true)
 	silent := *db.cache.store.(*redisStore)
 	silent.channel = ""
-	must(t, silent.mark(context.Background(), []string{table.tag, wholeTag(table.tag)}, "another"))
+	must(t, errOf(silent.mark(context.Background(), []string{table.tag, wholeTag(table.tag)}, "another", false)))
 	exec(t, dsn, `UPDATE products SET price = 77 WHERE id = 1`)
 	equal(t, "the message has not come", db.price(t, 1), 10)
 	// One who finds the channel's proof too old asks.

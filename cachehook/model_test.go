@@ -245,7 +245,7 @@ func (w *world) write(s *scribe, step string) {
 	case "hold":
 		s.cells = s.at.hold(tags)
 	case "mark":
-		must(w.t, s.silent().mark(ctx, tags, s.name))
+		must(w.t, errOf(s.silent().mark(ctx, tags, s.name, false)))
 	case "publish":
 		w.publish(s.tag)
 	case "COMMIT":
@@ -253,7 +253,7 @@ func (w *world) write(s *scribe, step string) {
 		atomic.AddInt64(&w.primary, 1)
 		s.at.own = w.primary
 	case "bump":
-		must(w.t, s.silent().bump(ctx, tags, s.name))
+		must(w.t, errOf(s.silent().bump(ctx, tags, s.name, false)))
 		w.sent.keep(s.name, anyServer.bump, s.key())
 	case "repeat":
 		w.sent.arriveAgain(w.t, s.name)

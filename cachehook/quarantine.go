@@ -12,12 +12,16 @@ import (
 type quarantine struct {
 	mu    sync.Mutex // guards the rest
 	held  map[string][]*cell
+	by    *catalog      // from which they come, the earliest; nil: from none
 	added chan struct{} // made by the first; has one slot
 }
 
-func (q *quarantine) add(tags []string, cells []*cell) {
+func (q *quarantine) add(tags []string, cells []*cell, by *catalog) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.by == nil || by != nil && by.loaded < q.by.loaded {
+		q.by = by
+	}
 	if q.held == nil {
 		q.held = make(map[string][]*cell)
 	}
@@ -43,8 +47,9 @@ func (q *quarantine) signal() <-chan struct{} {
 	return q.signalLocked()
 }
 
-// take removes and returns what is held.
-func (q *quarantine) take() (tags []string, cells []*cell) {
+// take removes and returns what is held. Where it comes from several catalogues it
+// is by the earliest, which is not the present schema's if one of them is not.
+func (q *quarantine) take() (tags []string, cells []*cell, by *catalog) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for tag, held := range q.held {
@@ -52,8 +57,8 @@ func (q *quarantine) take() (tags []string, cells []*cell) {
 			tags, cells = append(tags, tag), append(cells, cell)
 		}
 	}
-	q.held = nil
-	return tags, cells
+	by, q.by, q.held = q.by, nil, nil
+	return tags, cells, by
 }
 
 func (q *quarantine) len() int {
@@ -75,18 +80,24 @@ func (c *Cache) retryLoop(ctx context.Context) {
 		}
 		began := time.Now()
 		for first := true; ctx.Err() == nil && c.pending.len() > 0; first = false {
-			tags, cells := c.pending.take()
+			tags, cells, by := c.pending.take()
 			if first {
 				c.cfg.Logger.Warn("cachehook: Redis was not told of a write: until it is, this instance serves nothing of its tables, and others may serve what is as old as its TTL", "of", namesOf(tags))
 			}
-			if err := c.store.bump(context.Background(), compactTags(tags), ""); err == nil {
+			told := compactTags(tags)
+			saw, err := c.store.bump(context.Background(), told, "", looks(by, told))
+			if err == nil && by != nil && saw.changed(by.schema) {
+				c.outdated(by)
+				_, err = c.store.bump(context.Background(), allTags, "", false)
+			}
+			if err == nil {
 				c.release(cells, true)
 				if c.pending.len() == 0 {
 					c.cfg.Logger.Info("cachehook: Redis has been told of all writes", "after", time.Since(began))
 				}
 				continue
 			}
-			c.pending.add(tags, cells)
+			c.pending.add(tags, cells, by)
 			select {
 			case <-ctx.Done():
 			case <-time.After(retryPause):

@@ -170,19 +170,19 @@ func (r *redisStore) put(ctx context.Context, entry string, payload []byte, ttl 
 	return nil
 }
 
-func (r *redisStore) mark(ctx context.Context, tags []string, writer string) error {
-	return r.tell(ctx, "mark", tags, func(_ redis.Pipeliner, run runner) {
+func (r *redisStore) mark(ctx context.Context, tags []string, writer string, look bool) (glance, error) {
+	return r.tell(ctx, "mark", tags, look, func(run runner) {
 		for _, tag := range tags {
 			run(r.scripts.mark, r.tagKey(tag), writer, r.markTTL.Milliseconds(), r.tagTTL.Milliseconds())
 		}
 	})
 }
 
-func (r *redisStore) bump(ctx context.Context, tags []string, writer string) error {
+func (r *redisStore) bump(ctx context.Context, tags []string, writer string, look bool) (glance, error) {
 	if r.recent != nil {
 		r.recent.note(time.Now(), tags...)
 	}
-	return r.tell(ctx, "invalidate", tags, func(_ redis.Pipeliner, run runner) {
+	return r.tell(ctx, "invalidate", tags, look, func(run runner) {
 		for _, tag := range tags {
 			fresh := mint()
 			run(r.scripts.bump, r.tagKey(tag), writer, fresh[:], r.tagTTL.Milliseconds())
@@ -203,23 +203,29 @@ func (r *redisStore) unmark(ctx context.Context, tags []string, writer string) e
 // trip, on one connection. On a Cluster it is one to each shard, and then one to the
 // channel's; there it is said too when a script has failed, as one shard may be down
 // alone: who hears of the tags asks, and does not believe its memory. Rows come
-// before their tables; see mirror.learnAll.
-func (r *redisStore) tell(ctx context.Context, op string, tags []string, scripts func(redis.Pipeliner, runner)) error {
+// before their tables; see mirror.learnAll. With look the schema's tag is looked at.
+func (r *redisStore) tell(ctx context.Context, op string, tags []string, look bool, scripts func(runner)) (glance, error) {
 	text := strings.Join(rowsFirst(tags), tagSeparator)
-	if r.shard != nil {
-		err := r.pipelined(ctx, op, scripts)
-		return cmp.Or(err, r.shard.say(ctx, text))
-	}
+	var saw func() glance
 	err := r.pipelined(ctx, op, func(p redis.Pipeliner, run runner) {
-		scripts(p, run)
-		if r.channel != "" {
+		scripts(run)
+		if look {
+			saw = r.lookAtSchema(p, run)
+		}
+		if r.shard == nil && r.channel != "" {
 			p.Publish(context.Background(), r.channel, text)
 		}
 	})
+	if r.shard != nil {
+		err = cmp.Or(err, r.shard.say(ctx, text))
+	}
 	if err == nil && r.unfit != nil {
 		err = r.unfit() // others may listen elsewhere
 	}
-	return err
+	if err != nil || saw == nil {
+		return glance{}, err
+	}
+	return saw(), nil
 }
 
 func rowsFirst(tags []string) []string {

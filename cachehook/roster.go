@@ -3,7 +3,6 @@ package cachehook
 import (
 	"context"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +15,8 @@ import (
 // that may leave out telling has acknowledged it. Who wants to leave out telling
 // enlists, again and again, with the roster that it knows; it acknowledges a new
 // table only when none of its own writes that left it out is still under way. So
-// a fill never begins while a write is about to commit that will not be told.
+// a fill never begins while a write is about to commit that will not be told. The
+// roster names the database's schema too: see schema.go.
 //
 // Everything counts for rosterLease from the sending of the question. An instance
 // that dies stays enlisted for as long as its marks would stand, and is waited for.
@@ -47,6 +47,7 @@ type roster struct {
 	leftOut   map[*omission]struct{}
 	changed   chan struct{} // closed at each answer
 	held      bool          // an omission keeps this instance from acknowledging
+	schema    rosterSchema
 }
 
 // want is a table that this instance caches.
@@ -68,6 +69,8 @@ const (
 type rosterQuestion struct {
 	acknowledged string   // token of a roster that all its writes go by, or ""
 	tags         []string // that it caches
+	schema       stamp    // that the roster shall name, or zero
+	replaces     stamp    // if it names this one
 }
 
 // rosterAnswer is the roster.
@@ -78,12 +81,7 @@ type rosterAnswer struct {
 	settled     bool     // it is not too young
 	added       []string // of the question's tags those that were not in it
 	all         []string // its tags, unless the question's token was the present one
-}
-
-// omission is what one write does not tell Redis.
-type omission struct {
-	tags   []string
-	breaks int
+	schema      stamp    // that it names, or zero
 }
 
 func newRoster(now clock) *roster {
@@ -132,13 +130,21 @@ func (r *roster) enroll(ctx context.Context, cells []*cell, patience time.Durati
 	if left <= 0 {
 		return false
 	}
+	return r.wait(ctx, left, func() bool { return r.admits(cells, r.now()) })
+}
+
+// wait waits until ok, which may change with each answer.
+func (r *roster) wait(ctx context.Context, left time.Duration, ok func() bool) bool {
+	if left <= 0 {
+		return ok()
+	}
 	timer := time.NewTimer(left)
 	defer timer.Stop()
 	for {
 		r.mu.Lock()
 		changed := r.changed
 		r.mu.Unlock()
-		if r.admits(cells, r.now()) {
+		if ok() {
 			return true
 		}
 		select {
@@ -156,55 +162,6 @@ func (r *roster) kick() {
 	case r.kicked <- struct{}{}:
 	default:
 	}
-}
-
-// omit returns those of a write's tags that Redis has to be told of. o is not nil
-// when others are left out: it has to be ended when the write has.
-func (r *roster) omit(tags []string) (told []string, o *omission) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.now() >= r.skipUntil {
-		return tags, nil
-	}
-	var out []string
-	for _, tag := range tags {
-		if _, known := r.known[tableOf(tag)]; known || !strings.HasPrefix(tag, tablePrefix) {
-			told = append(told, tag)
-		} else {
-			out = append(out, tag)
-		}
-	}
-	if out == nil {
-		return tags, nil
-	}
-	o = &omission{tags: out, breaks: r.breaks}
-	r.leftOut[o] = struct{}{}
-	return told, o
-}
-
-// end ends a write that left something out, and reports whether nobody can have
-// cached any of it since.
-func (r *roster) end(o *omission) (sound bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.leftOut, o)
-	if r.held {
-		r.held = false
-		r.kick()
-	}
-	return o.breaks == r.breaks && r.now() < r.skipUntil
-}
-
-// underWay reports whether a write that leaves out a known tag has not ended.
-func (r *roster) underWayLocked() bool {
-	for o := range r.leftOut {
-		for _, tag := range o.tags {
-			if _, known := r.known[tableOf(tag)]; known {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // run keeps the roster until ctx ends.
@@ -249,6 +206,8 @@ func (r *roster) renew(ctx context.Context) (soon bool) {
 func (r *roster) question(ctx context.Context) (learnt, waits bool) {
 	r.mu.Lock()
 	q := rosterQuestion{acknowledged: r.token}
+	q.schema, q.replaces = r.schema.proposes()
+	r.letGoLocked(r.now())
 	if r.held = r.underWayLocked(); r.held {
 		q.acknowledged = ""
 	}
@@ -264,7 +223,7 @@ func (r *roster) question(ctx context.Context) (learnt, waits bool) {
 	}
 	fresh, learnt, waits := r.take(q, a, sent)
 	if len(fresh) > 0 {
-		waits = r.admit(ctx, fresh, a.born)
+		waits = r.admit(ctx, fresh, a.born) || waits
 	}
 	return learnt, waits
 }
@@ -316,15 +275,19 @@ func (r *roster) take(q rosterQuestion, a rosterAnswer, sent int64) (fresh []str
 		}
 	}
 	learnt = !current && !r.held
-	if a.pending || r.underWayLocked() {
-		return nil, learnt, len(fresh) > 0
+	r.schema.name(a.schema, sent)
+	acknowledged := !a.pending && !r.underWayLocked()
+	waits = r.schema.admit(acknowledged)
+	if !acknowledged {
+		return nil, learnt, waits || len(fresh) > 0
 	}
-	return fresh, learnt, false
+	return fresh, learnt, waits
 }
 
 // expelLocked takes back what was admitted: it may have been written untold.
 func (r *roster) expelLocked() {
 	r.admission.Add(1)
+	r.schema.admitted.Store(nil)
 	for tag := range r.wants {
 		r.staleLocked(tag, true)
 	}

@@ -64,7 +64,8 @@ func (i *instance) enlisted(t testing.TB) {
 	eventually(t, "the instance is enlisted", 30*time.Second, func() bool {
 		i.cache.roster.mu.Lock()
 		defer i.cache.roster.mu.Unlock()
-		return i.cache.now() < i.cache.roster.skipUntil
+		cat := i.cache.catalog.present.Load()
+		return i.cache.now() < i.cache.roster.skipUntil && (cat == nil || i.cache.roster.schema.upToDate(cat.basis()))
 	})
 }
 
@@ -84,13 +85,13 @@ func TestC07WriteOfATableThatNobodyCachesDoesNotAskRedis(t *testing.T) {
 			rdb.AddHook(seen)
 			db := openWith(t, others(t), Config{Redis: rdb, Name: space}, &gorm.Config{SkipDefaultTransaction: skip})
 			ready(t, db)
+			db.catalogLoaded(t)
 			db.enlisted(t)
 			write := func(table string) int64 {
 				before := seen.n.Load()
 				must(t, db.Table(table).Where("id = ?", 2).Update("id", 2).Error)
 				return seen.n.Load() - before
 			}
-			db.catalogLoaded(t)
 			equal(t, "commands for a table that nobody caches", write("others"), 0)
 			equal(t, "writes untold", db.cache.Stats().Untold, 1)
 			equal(t, "commands for one with a rule that nobody has read yet", write("products"), 0)
@@ -230,6 +231,7 @@ func TestRosterAcknowledgesAtOnceWhatItLearns(t *testing.T) {
 	r := newRoster(func() int64 { return 0 })
 	m := newMirror(false)
 	r.cellOf = func(tag string) *cell { return m.cell(tag, true) }
+	r.schema.present = func() *catalog { return nil }
 	var acknowledged []string
 	r.ask = func(_ context.Context, q rosterQuestion) (rosterAnswer, error) {
 		acknowledged = append(acknowledged, q.acknowledged)
@@ -248,14 +250,16 @@ func TestRosterLeavesOutOnlyWhileItIsEnlisted(t *testing.T) {
 	r := newRoster(func() int64 { return now })
 	r.cellOf = func(tag string) *cell { return m.cell(tag, true) }
 	a, b, every := tableTag("a"), tableTag("b"), everyTag
+	cat := &catalog{schema: mint()}
+	r.schema.present, r.schema.drop = func() *catalog { return nil }, func(*catalog) {}
 	told := func(tags ...string) (string, *omission) {
-		told, o := r.omit(tags)
+		told, o := r.omit(tags, cat)
 		return strings.Join(told, " "), o
 	}
-	answer := rosterAnswer{born: "x", token: "1", enlisted: true, settled: true, all: []string{a}}
+	answer := rosterAnswer{born: "x", token: "1", enlisted: true, settled: true, all: []string{a}, schema: cat.schema}
 	text, o := told(a, b)
 	equal(t, "before the first answer", text, a+" "+b)
-	equal(t, "left out", o == nil, true)
+	equal(t, "left out", len(o.tags), 0)
 	r.take(rosterQuestion{}, answer, now)
 	text, o = told(a, b, every)
 	equal(t, "enlisted", text, a+" "+every)

@@ -11,11 +11,13 @@ import (
 const rosterTag = "!roster"
 
 // rosterScript keeps the roster, a hash: b is its birth ("random:ms"), v its
-// token, which a new table changes; t:TAG is when the tag was last wanted; i:ID is
-// until when an instance is enlisted, and the token that it has acknowledged.
+// token, which a new table or schema changes; t:TAG is when the tag was last wanted;
+// s is the schema; i:ID is until when an instance is enlisted, and the token that it
+// has acknowledged.
 // KEYS[1] roster; ARGV instance, token acknowledged, new token, ms enlisted, ms
-// that it must be old, ms after which an unwanted tag goes, the wanted tags.
-// Returns birth, token, enlisted, pending, settled, the tags added, all tags.
+// that it must be old, ms after which an unwanted tag goes, the schema that it shall
+// name, the one that this replaces, the wanted tags.
+// Returns birth, token, enlisted, pending, settled, the tags added, all tags, schema.
 var rosterScript = redis.NewScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -27,8 +29,14 @@ if not born or not token then
   token = ARGV[3]
   redis.call('HSET', key, 'b', born, 'v', token)
 end
+local schema = redis.call('HGET', key, 's') or ''
+local renamed = ARGV[7] ~= '' and ARGV[7] ~= schema and ARGV[8] == schema
+if renamed then
+  schema = ARGV[7]
+  redis.call('HSET', key, 's', schema)
+end
 local added = {}
-for i = 7, #ARGV do
+for i = 9, #ARGV do
   local field = 't:' .. ARGV[i]
   local seen = redis.call('HGET', key, field)
   if not seen then
@@ -38,7 +46,7 @@ for i = 7, #ARGV do
     redis.call('HSET', key, field, string.format('%.0f', now))
   end
 end
-if #added > 0 then
+if #added > 0 or renamed then
   token = ARGV[3]
   redis.call('HSET', key, 'v', token)
 end
@@ -76,7 +84,7 @@ redis.call('PEXPIRE', key, ARGV[6])
 if ARGV[2] == token then
   all = {}
 end
-return {born, token, listed and 1 or 0, pending and 1 or 0, settled and 1 or 0, added, all}`)
+return {born, token, listed and 1 or 0, pending and 1 or 0, settled and 1 or 0, added, all, schema}`)
 
 // rosterTimeout bounds a question: one that took longer would not count any more.
 const rosterTimeout = rosterLease / 2
@@ -96,8 +104,8 @@ type rosterStore struct {
 func (s *rosterStore) ask(ctx context.Context, q rosterQuestion) (a rosterAnswer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, rosterTimeout)
 	defer cancel()
-	args := make([]any, 0, 6+len(q.tags))
-	args = append(args, s.instance, q.acknowledged, mint().String(), s.stay.Milliseconds(), s.settle.Milliseconds(), s.keep.Milliseconds())
+	args := make([]any, 0, 8+len(q.tags))
+	args = append(args, s.instance, q.acknowledged, mint().String(), s.stay.Milliseconds(), s.settle.Milliseconds(), s.keep.Milliseconds(), q.schema.orEmpty(), q.replaces.orEmpty())
 	for _, tag := range q.tags {
 		args = append(args, tag)
 	}
@@ -105,17 +113,23 @@ func (s *rosterStore) ask(ctx context.Context, q rosterQuestion) (a rosterAnswer
 	if err != nil {
 		return a, redisError("keep the roster", err)
 	}
-	if len(parts) != 7 {
+	if len(parts) != 8 {
 		return a, redisError("keep the roster", errCorrupt)
 	}
 	a.born, _ = parts[0].(string)
 	a.token, _ = parts[1].(string)
 	a.enlisted, a.pending, a.settled = parts[2] == int64(1), parts[3] == int64(1), parts[4] == int64(1)
 	a.added, a.all = stringsOf(parts[5]), stringsOf(parts[6])
-	if a.born == "" || a.token == "" {
+	schema, _ := parts[7].(string)
+	named := schema == ""
+	if !named {
+		a.schema, named = stampOf(schema)
+	}
+	if a.born == "" || a.token == "" || !named {
 		return a, redisError("keep the roster", errCorrupt)
 	}
-	if len(a.added) > 0 && s.tell != nil {
+	renamed := q.schema != (stamp{}) && a.schema == q.schema
+	if (len(a.added) > 0 || renamed) && s.tell != nil {
 		s.tell(ctx) // for speed alone: the others look by themselves before long
 	}
 	return a, nil

@@ -378,7 +378,7 @@ func TestC04RowAndTableGoTogether(t *testing.T) {
 			silent := *db.cache.store.(*redisStore)
 			silent.channel = ""
 			exec(t, dsn, "UPDATE products SET price = 50 WHERE id = 1")
-			must(t, silent.bump(context.Background(), []string{table, row}, "another"))
+			must(t, errOf(silent.bump(context.Background(), []string{table, row}, "another", false)))
 			equal(t, "nobody has told: the row", db.price(t, 1), 10)
 			equal(t, "nobody has told: the table", sum(), "30")
 			if tableFirst {

@@ -137,10 +137,12 @@ func (c *Cache) serve(ctx context.Context, r *hook.Record) (*sql.Rows, error) {
 			r.NeedPrimary = true
 		}
 		return r.Next(ctx)
-	case s.stamps[1] != q.plan.catalog.schema:
-		// DDL of another instance that nobody told us of.
-		c.catalog.present.CompareAndSwap(q.plan.catalog, nil)
-		return c.through(ctx, r, reasonCatalog)
+	}
+	began := c.now()
+	why, ok = c.keeps(ctx, q.plan.catalog, s.stamps)
+	r.Waited += time.Duration(c.now() - began)
+	if !ok {
+		return c.through(ctx, r, why)
 	}
 	return c.fly(ctx, r, &miss{query: q}, s) // on the heap, which a hit has no need of
 }

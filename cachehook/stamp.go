@@ -16,6 +16,14 @@ func mint() (s stamp) {
 	return s
 }
 
+// orEmpty is the stamp as it is stored, or nothing for none.
+func (s stamp) orEmpty() string {
+	if s == (stamp{}) {
+		return ""
+	}
+	return string(s[:])
+}
+
 func (s stamp) String() string { return hex.EncodeToString(s[:]) }
 
 // stampOf reads a stamp as it is stored; ok is false when it is none.

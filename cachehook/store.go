@@ -18,10 +18,12 @@ type store interface {
 	// put stores an entry.
 	put(ctx context.Context, entry string, payload []byte, ttl time.Duration) error
 	// mark says that a writer is about to commit. It has run out after a
-	// while, unless it is set again.
-	mark(ctx context.Context, tags []string, writer string) error
-	// bump gives the tags new stamps and takes the writer's mark away.
-	bump(ctx context.Context, tags []string, writer string) error
+	// while, unless it is set again. With look it tells besides, of the same round
+	// trip, what it saw of schemaTag.
+	mark(ctx context.Context, tags []string, writer string, look bool) (glance, error)
+	// bump gives the tags new stamps and takes the writer's mark away. See mark for
+	// look.
+	bump(ctx context.Context, tags []string, writer string, look bool) (glance, error)
 	// unmark takes the writer's mark away: it did not commit.
 	unmark(ctx context.Context, tags []string, writer string) error
 }

@@ -93,7 +93,7 @@ func (c *Cache) tellAgain(tags []string) error {
 	}
 	for some := range slices.Chunk(tags, maxAgain) { // each has its own time
 		cells := c.hold(some)
-		err := c.store.bump(context.Background(), some, "")
+		_, err := c.store.bump(context.Background(), some, "", false)
 		c.release(cells, true) // on an error the doubt stays
 		if err != nil {
 			return err

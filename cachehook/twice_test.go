@@ -137,7 +137,7 @@ func stampArrivesTwice(t *testing.T, tag string) {
 	}()
 	receive(t, "the cut", gate.broken)
 	first := stampOf(b, tag)
-	must(t, b.bump(ctx, []string{tag}, ""))
+	must(t, errOf(b.bump(ctx, []string{tag}, "", false)))
 	must(t, rdb.Del(ctx, b.tagKey(tag)).Err())
 	close(gate.goOn)
 	if again := <-twice; again == first {

@@ -236,7 +236,7 @@ func (c *Cache) serverChanged() error {
 	c.catalog.forget()
 	c.mirror.flush()
 	cells := c.hold(tags)
-	err := c.store.bump(context.Background(), tags, "")
+	_, err := c.store.bump(context.Background(), tags, "", false)
 	c.release(cells, true) // on an error the doubt stays
 	return err
 }

@@ -3,6 +3,7 @@ package cachehook
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,10 +17,11 @@ type pending struct {
 	writer string // its name among the marks
 	tags   []string
 	cells  []*cell
+	by     *catalog // that says so, or nil
 	schema bool
 	marked bool // Redis was asked to mark, whether or not it answered
 
-	left *omission // what Redis is not told of, or nil
+	left *omission // the roster knows of it; nil: it does not
 
 	mu    sync.Mutex // guards timer against ended
 	timer *time.Timer
@@ -29,14 +31,19 @@ type pending struct {
 // pendingKey is where a transaction keeps it.
 type pendingKey struct{ c *Cache }
 
-// tagsOf returns what the statements change. It does not wait for the
-// catalogue: the transaction may hold the only connection.
-func (c *Cache) tagsOf(t *hook.Txn, writes []*sqltext.Statement) (tags []string, schema bool) {
+// prepare notes what the statements change. It does not wait for the catalogue: the
+// transaction may hold the only connection.
+func (c *Cache) prepare(t *hook.Txn, writes []*sqltext.Statement) *pending {
+	p := &pending{by: c.catalog.get(context.Background(), false)}
 	what := written{statements: writes, exact: !t.Foreign && !t.Pinned && !t.Session()}
 	what.rows, _ = t.Value(rowsKey{c}).(*writtenRows)
-	tags, schema, why := c.catalog.get(context.Background(), false).writeTags(what, c.cfg.Affects)
+	var why string
+	p.tags, p.schema, why = p.by.writeTags(what, c.cfg.Affects)
 	c.noteEmptied(why)
-	return tags, schema
+	if what.rows != nil && !t.Autocommit && !what.rows.goBy(p.by) && !slices.Contains(p.tags, everyTag) {
+		p.tags = append(p.tags, everyTag) // a statement may have run by an earlier schema
+	}
+	return p
 }
 
 // hold begins a write of the tags in this process: nothing is served or filled
@@ -77,20 +84,18 @@ func (c *Cache) release(cells []*cell, changed bool) {
 func (c *Cache) beforeCommit(ctx context.Context, t *hook.Txn) error {
 	crash("before-mark")
 	defer crash("after-mark")
-	tags, schema := c.tagsOf(t, t.Writes())
-	p := &pending{tags: tags, schema: schema}
+	p := c.prepare(t, t.Writes())
 	if c.roster != nil && !t.Foreign && !(t.Autocommit && t.Pinned) {
-		p.tags, p.left = c.roster.omit(tags)
-		tags = p.tags
+		p.tags, p.left = c.roster.omit(p.tags, p.by)
 	}
-	p.cells = c.hold(tags)
+	p.cells = c.hold(p.tags)
 	t.SetValue(pendingKey{c}, p)
-	if c.store == nil || len(tags) == 0 || c.off&markSafeguard != 0 {
+	if c.store == nil || len(p.tags) == 0 || c.off&markSafeguard != 0 {
 		return nil
 	}
 	p.writer = mint().String()
 	p.marked = true
-	if err := c.store.mark(context.WithoutCancel(ctx), tags, p.writer); err != nil {
+	if err := c.mark(context.WithoutCancel(ctx), p); err != nil {
 		if c.cfg.OnRedisFailure == FailWrite {
 			return fmt.Errorf("%w: %w", ErrInvalidation, err)
 		}
@@ -102,6 +107,20 @@ func (c *Cache) beforeCommit(ctx context.Context, t *hook.Txn) error {
 	return nil
 }
 
+// mark marks what p changes: everything, when its catalogue is not the present
+// schema's. Where the roster waits for p it need not be known so early.
+func (c *Cache) mark(ctx context.Context, p *pending) error {
+	sure := p.left != nil && p.left.sure
+	saw, err := c.store.mark(ctx, p.tags, p.writer, !sure && looks(p.by, p.tags))
+	if err != nil || p.by == nil || !saw.changed(p.by.schema) {
+		return err
+	}
+	c.outdated(p.by)
+	p.tags, p.cells = append(p.tags, everyTag), append(p.cells, c.hold(allTags)...)
+	_, err = c.store.mark(ctx, allTags, p.writer, false)
+	return err
+}
+
 // renew sets the mark again while a slow COMMIT runs.
 func (c *Cache) renew(p *pending) {
 	p.mu.Lock()
@@ -110,7 +129,7 @@ func (c *Cache) renew(p *pending) {
 	if ended {
 		return
 	}
-	_ = c.store.mark(context.Background(), p.tags, p.writer) // counted by the guard
+	_, _ = c.store.mark(context.Background(), p.tags, p.writer, false) // counted by the guard
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.ended {
@@ -146,8 +165,7 @@ func (c *Cache) transactionEnded(t *hook.Txn, outcome hook.TxnOutcome) {
 		if len(writes) == 0 {
 			return
 		}
-		p = &pending{}
-		p.tags, p.schema = c.tagsOf(t, writes)
+		p = c.prepare(t, writes)
 		p.cells = c.hold(p.tags)
 	}
 	p.stopRenewing()
@@ -160,13 +178,13 @@ func (c *Cache) transactionEnded(t *hook.Txn, outcome hook.TxnOutcome) {
 	if t.Foreign || t.Autocommit && t.Pinned {
 		c.doubtTags(p.tags, t.Over)
 	}
-	_ = c.bump(p.tags, p.writer, p.cells)
+	_ = c.bump(p.tags, p.writer, p.cells, p.by)
 }
 
 // tellAfterAll adds what was left out if somebody may have cached it since.
 func (c *Cache) tellAfterAll(p *pending) {
-	if c.roster.end(p.left) {
-		if len(p.tags) == 0 {
+	if c.roster.end(p.left) || len(p.left.tags) == 0 {
+		if len(p.tags) == 0 && len(p.left.tags) > 0 {
 			c.counts.untold.Add(1)
 		}
 		return
@@ -187,18 +205,27 @@ func (c *Cache) rolledBack(p *pending) {
 	c.release(p.cells, false)
 }
 
-// bump gives the tags new stamps. What Redis does not take is kept back in this
-// process, and said again until it does.
-func (c *Cache) bump(tags []string, writer string, cells []*cell) error {
+var allTags = []string{everyTag}
+
+// bump gives the tags new stamps: all, when the catalogue by, from which they come,
+// is not the present schema's. What Redis does not take is kept back in this process,
+// and said again until it does.
+func (c *Cache) bump(tags []string, writer string, cells []*cell, by *catalog) error {
 	if len(tags) == 0 {
 		return nil
 	}
 	c.counts.invalidations.Add(uint64(len(tags)))
 	c.tallies.invalidated(cells)
 	if c.store != nil {
-		if err := c.store.bump(context.Background(), tags, writer); err != nil {
-			c.pending.add(tags, cells)
+		saw, err := c.store.bump(context.Background(), tags, writer, looks(by, tags))
+		if err != nil {
+			c.pending.add(tags, cells, by)
 			return err
+		}
+		if by != nil && saw.changed(by.schema) {
+			c.outdated(by)
+			defer c.release(cells, true)
+			return c.bump(allTags, writer, c.hold(allTags), nil)
 		}
 	}
 	c.release(cells, true)
@@ -206,7 +233,7 @@ func (c *Cache) bump(tags []string, writer string, cells []*cell) error {
 }
 
 // invalidate is bump for those who ask for it by hand.
-func (c *Cache) invalidate(tags []string) error {
+func (c *Cache) invalidate(tags []string, by *catalog) error {
 	switch {
 	case len(tags) == 0 || c.cfg.Disabled:
 		return nil
@@ -216,7 +243,7 @@ func (c *Cache) invalidate(tags []string) error {
 		}
 		return fmt.Errorf("%w: the cache is closed", ErrInvalidation)
 	}
-	if err := c.bump(tags, "", c.hold(tags)); err != nil {
+	if err := c.bump(tags, "", c.hold(tags), by); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidation, err)
 	}
 	return nil

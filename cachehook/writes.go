@@ -26,6 +26,10 @@ type written struct {
 type writtenRows struct {
 	mu sync.Mutex // guards the rest
 	of map[*sqltext.Statement]*rowsWritten
+	// schema is that of the catalogue before the first statement; varied: other
+	// statements had another one.
+	schema stamp
+	varied bool
 }
 
 type rowsWritten struct {
@@ -50,6 +54,8 @@ func (p part) Writes(t *hook.Txn, text *sqltext.Statement, args []any) {
 func (w *writtenRows) note(cat *catalog, text *sqltext.Statement, args []any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.varied = w.varied || len(w.of) > 0 && w.schema != cat.stamp()
+	w.schema = cat.stamp()
 	all, again := w.of[text]
 	if !again {
 		all = &rowsWritten{catalog: cat, keys: make(map[string]struct{})}
@@ -67,6 +73,13 @@ func (w *writtenRows) note(cat *catalog, text *sqltext.Statement, args []any) {
 	for _, k := range keys {
 		all.keys[k] = struct{}{}
 	}
+}
+
+// goBy reports whether the schema was that of c already before the statements ran.
+func (w *writtenRows) goBy(c *catalog) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.varied && w.schema == c.stamp()
 }
 
 // writtenByKey returns the relation of which a text writes rows that it names by
