@@ -163,7 +163,7 @@ func (c *Cache) connect() {
 	c.guard.doubt = c.witness.doubt
 	names := &rosterStore{
 		client: c.cfg.Redis, key: prefix + "tables", instance: c.salt,
-		settle: rosterSettle, stay: c.markTTL, keep: r.tagTTL,
+		settle: rosterSettle, lost: c.markTTL + rosterSettle - rosterLease, stay: c.markTTL, keep: r.tagTTL,
 	}
 	c.names = names
 	c.roster = newRoster(c.now)

@@ -207,7 +207,7 @@ func openOver(t testing.TB, dialector gorm.Dialector, cfg Config, gcfg *gorm.Con
 	}
 	c := New(cfg)
 	if c.roster != nil { // no earlier roster, and no stranger: there is nothing to wait for
-		c.names.settle, c.roster.lease = 0, 4*time.Second
+		c.names.settle, c.names.lost, c.roster.lease = 0, 0, 4*time.Second
 	}
 	prepare(c)
 	if err := db.Use(c); err != nil {

@@ -43,6 +43,7 @@ type roster struct {
 	token     string              // of the roster that known holds all of
 	born      string
 	skipUntil int64 // on the clock: the instance is enlisted
+	lost      bool  // there was an earlier roster
 	breaks    int   // how often what was left out has become uncertain
 	leftOut   map[*omission]struct{}
 	changed   chan struct{} // closed at each answer
@@ -71,6 +72,7 @@ type rosterQuestion struct {
 	tags         []string // that it caches
 	schema       stamp    // that the roster shall name, or zero
 	replaces     stamp    // if it names this one
+	lost         bool     // it has known an earlier roster
 }
 
 // rosterAnswer is the roster.
@@ -205,7 +207,7 @@ func (r *roster) renew(ctx context.Context) (soon bool) {
 // whether this instance waits for others.
 func (r *roster) question(ctx context.Context) (learnt, waits bool) {
 	r.mu.Lock()
-	q := rosterQuestion{acknowledged: r.token}
+	q := rosterQuestion{acknowledged: r.token, lost: r.lost}
 	q.schema, q.replaces = r.schema.proposes()
 	r.letGoLocked(r.now())
 	if r.held = r.underWayLocked(); r.held {
@@ -239,7 +241,9 @@ func (r *roster) take(q rosterQuestion, a rosterAnswer, sent int64) (fresh []str
 		r.changed = make(chan struct{})
 	}()
 	lost := r.born != a.born
-	if lost && r.born != "" {
+	lost = lost && r.born != ""
+	if lost {
+		r.lost = true
 		r.breaks++
 		r.expelLocked()
 	}
@@ -276,7 +280,9 @@ func (r *roster) take(q rosterQuestion, a rosterAnswer, sent int64) (fresh []str
 	}
 	learnt = !current && !r.held
 	r.schema.name(a.schema, sent)
-	acknowledged := !a.pending && !r.underWayLocked()
+	// With the roster Redis may have lost marks, and this question did not ask yet
+	// whether those have run out.
+	acknowledged := !a.pending && !lost && !r.underWayLocked()
 	waits = r.schema.admit(acknowledged)
 	if !acknowledged {
 		return nil, learnt, waits || len(fresh) > 0

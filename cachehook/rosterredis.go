@@ -97,6 +97,7 @@ type rosterStore struct {
 	tell     func(ctx context.Context) // publishes rosterTag; nil: nobody listens
 	instance string
 	settle   time.Duration
+	lost     time.Duration // is settle where an earlier roster was lost, and marks with it
 	stay     time.Duration // that an instance which died is waited for
 	keep     time.Duration // that a table which nobody caches stays
 }
@@ -104,8 +105,12 @@ type rosterStore struct {
 func (s *rosterStore) ask(ctx context.Context, q rosterQuestion) (a rosterAnswer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, rosterTimeout)
 	defer cancel()
+	settle := s.settle
+	if q.lost {
+		settle = max(settle, s.lost)
+	}
 	args := make([]any, 0, 8+len(q.tags))
-	args = append(args, s.instance, q.acknowledged, mint().String(), s.stay.Milliseconds(), s.settle.Milliseconds(), s.keep.Milliseconds(), q.schema.orEmpty(), q.replaces.orEmpty())
+	args = append(args, s.instance, q.acknowledged, mint().String(), s.stay.Milliseconds(), settle.Milliseconds(), s.keep.Milliseconds(), q.schema.orEmpty(), q.replaces.orEmpty())
 	for _, tag := range q.tags {
 		args = append(args, tag)
 	}
