@@ -140,7 +140,7 @@ func parse(args []string, help io.Writer) (s settings, asJSON bool, err error) {
 	flags.StringVar(&s.area, "area", routing, "what to prove: routing or cache")
 	flags.Int64Var(&s.ops, "ops", 20_000, "to run for: read-backs of own writes for routing, operations for the cache; every fault happens at least once")
 	flags.Uint64Var(&s.seed, "seed", 0, "of everything that is drawn; 0 draws one")
-	flags.StringVar(&s.names, "faults", "", "what happens meanwhile, a list, or none; default all that the area has, but deaf-schema of the cache")
+	flags.StringVar(&s.names, "faults", "", "what happens meanwhile, a list, or none; default all that the area has")
 	flags.DurationVar(&s.limit, "limit", 0, "end by then; default a minute and a second for each 1000 of -ops")
 	flags.IntVar(&s.workers, "workers", 3, "processes; the first of them opens no scopes")
 	flags.IntVar(&s.sessions, "sessions", 0, "at a time in each; default 16 for routing, 6 that read for the cache")

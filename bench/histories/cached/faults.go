@@ -23,9 +23,7 @@ var faults = []fault{
 	{Name: "deafen", Run: deafen},
 	{Name: "isolate", Run: isolate},
 	{Name: "schema", Run: changeSchema},
-	// An instance that has not heard of another's DDL goes on by the schema of before,
-	// for a minute at most: by its lease the others miss what its writes touch now.
-	{Name: "deaf-schema", Named: true, Run: changeSchemaOfTheDeaf},
+	{Name: "deaf-schema", Run: changeSchemaOfTheDeaf},
 	{Name: "kill-worker", Run: killWorker},
 	{Name: "freeze-worker", Run: freezeWorker},
 }

@@ -12,23 +12,16 @@ import (
 // Fault is something that happens to a run of the kind P while its workers work.
 type Fault[P any] struct {
 	Name string
-	// Named: it happens only where a list names it.
-	Named bool
 	// Run does it and undoes it. It returns once all is as before.
 	Run func(ctx context.Context, p P) error
 }
 
-// Choose returns the faults that a comma-separated list names, all if it is empty but
-// those that have to be named, and none if it is "none".
+// Choose returns the faults that a comma-separated list names, all if it is empty,
+// and none if it is "none".
 func Choose[P any](all []Fault[P], list string) (chosen []Fault[P], err error) {
 	switch list {
 	case "":
-		for _, f := range all {
-			if !f.Named {
-				chosen = append(chosen, f)
-			}
-		}
-		return chosen, nil
+		return all, nil
 	case "none":
 		return nil, nil
 	}
