@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -163,13 +164,11 @@ func copied(alone func(int)) func(int) {
 	return func(n int) {
 		for range n {
 			alone(1)
-			kept = slices.Clone(models)
+			made := slices.Clone(models)
+			runtime.KeepAlive(&made) // so that it is made on the heap
 		}
 	}
 }
-
-// kept is where copied puts its models, so that they are made.
-var kept []item
 
 func fetch(ctx context.Context, c *cachehook.Cache) func(int) {
 	value := strings.Repeat("x", 200)
