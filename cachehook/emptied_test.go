@@ -52,7 +52,7 @@ func emptiedBeforeCommit(t *testing.T, lease time.Duration, empty func(*testing.
 	// reads has b read for a time, in which a roster that follows none would be used.
 	reads := func(what string, want int64) {
 		t.Helper()
-		for began := time.Now(); time.Since(began) < rosterSettle+rosterSettle/2; time.Sleep(time.Millisecond) {
+		for began := time.Now(); time.Since(began) < rosterSettle+rosterSettle/2; {
 			equal(t, what, b.price(t, 1), want)
 		}
 	}

@@ -70,8 +70,7 @@ func (c *Cache) unaskedWords(why Reason, r *hook.Record) string {
 			}
 		}
 		return "no clause asks for it, and there is no rule for " + strings.Join(without, ", ")
-	}
-	if why == ReasonPaused {
+	case ReasonPaused:
 		return "the cache is paused, by Pause"
 	}
 	return "the cache is closed"

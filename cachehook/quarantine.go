@@ -79,10 +79,14 @@ func (c *Cache) retryLoop(ctx context.Context) {
 		case <-added:
 		}
 		began := time.Now()
+		var every []*cell // held while the tags may not be all that was written: see bump
 		for first := true; ctx.Err() == nil && c.pending.len() > 0; first = false {
 			tags, cells, by := c.pending.take()
 			if first {
 				c.cfg.Logger.Warn("cachehook: Redis was not told of a write: until it is, this instance serves nothing of its tables, and others may serve what is as old as its TTL", "of", namesOf(tags))
+			}
+			if by != nil && every == nil {
+				every = c.hold(allTags)
 			}
 			told := compactTags(tags)
 			saw, err := c.store.bump(context.Background(), told, "", looks(by, told))
@@ -92,9 +96,6 @@ func (c *Cache) retryLoop(ctx context.Context) {
 			}
 			if err == nil {
 				c.release(cells, true)
-				if c.pending.len() == 0 {
-					c.cfg.Logger.Info("cachehook: Redis has been told of all writes", "after", time.Since(began))
-				}
 				continue
 			}
 			c.pending.add(tags, cells, by)
@@ -102,6 +103,10 @@ func (c *Cache) retryLoop(ctx context.Context) {
 			case <-ctx.Done():
 			case <-time.After(retryPause):
 			}
+		}
+		c.release(every, true)
+		if ctx.Err() == nil {
+			c.cfg.Logger.Info("cachehook: Redis has been told of all writes", "after", time.Since(began))
 		}
 	}
 }

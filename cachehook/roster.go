@@ -240,8 +240,7 @@ func (r *roster) take(q rosterQuestion, a rosterAnswer, sent int64) (fresh []str
 		close(r.changed)
 		r.changed = make(chan struct{})
 	}()
-	lost := r.born != a.born
-	lost = lost && r.born != ""
+	lost := r.born != "" && r.born != a.born
 	if lost {
 		r.lost = true
 		r.breaks++

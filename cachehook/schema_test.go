@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"gorm.io/gorm"
+
+	"github.com/gorminfra/infra/internal/testbed"
 )
 
 // kin makes parents and children that no foreign key joins yet, and a table that a
@@ -165,6 +168,56 @@ func TestC04AWriterByAnOlderSchemaLooks(t *testing.T) {
 	}
 }
 
+// The mark of DDL stands, whose process has died after its COMMIT: the stamp is still
+// that of before.
+func TestC04AWriterLooksAtTheMarkOfDDLToo(t *testing.T) {
+	t.Parallel()
+	rdb, space := client(t)
+	dsn := kin(t)
+	a := open(t, dsn, Config{Redis: rdb, Name: space, Lease: RevalidateAlways})
+	b := openUnknown(t, dsn, Config{Redis: rdb, Name: space, Lease: RevalidateAlways})
+	ready(t, a)
+	a.counts(t, 1, changesOfSchema["foreign key"].read) // everything has a stamp now
+	b.catalogLoaded(t)
+	equal(t, "the catalogue has a stamp", b.cache.catalog.present.Load().schema != stamp{}, true)
+	store := b.cache.store.(*redisStore)
+	must(t, errOf(store.mark(context.Background(), []string{schemaTag}, "dead", false)))
+	exec(t, dsn, cascade)
+	marked := false
+	beforeCommit(t, b, func() {
+		marked = rdb.HLen(context.Background(), store.tagKey(everyTag)).Val() > 1
+	})
+	must(t, b.Exec(`DELETE FROM parents WHERE id = 1`).Error)
+	equal(t, "everything is marked before COMMIT", marked, true)
+}
+
+// A write that Redis was not told of goes by an older schema, which shows when Redis
+// can be asked again. Until it was told this instance serves nothing.
+func TestC04AWriteByAnOlderSchemaThatIsToldLaterTellsOfEverything(t *testing.T) {
+	t.Parallel()
+	_, space := client(t)
+	server := own(t)
+	proxy := testbed.NewProxy(t, server.Addr())
+	dsn := kin(t)
+	log := &lines{}
+	a := open(t, dsn, Config{Redis: clientOf(t, server.Addr()), Name: space, Lease: RevalidateAlways})
+	b := openUnknown(t, dsn, Config{Redis: clientOf(t, proxy.Addr()), Name: space, Lease: RevalidateAlways, Logger: slog.New(slog.NewTextHandler(log, nil))})
+	ready(t, a)
+	b.catalogLoaded(t)
+	kind := changesOfSchema["foreign key"]
+	a.counts(t, 1, kind.read)
+	proxy.Cut()
+	must(t, a.Exec(kind.ddl).Error)
+	a.counts(t, 1, kind.read)
+	must(t, b.Exec(kind.write).Error)
+	eventually(t, "b serves nothing", time.Minute, func() bool { return b.cache.every.busy.Load() > 0 })
+	must(t, proxy.Restore())
+	eventually(t, "Redis has been told", time.Minute, func() bool { return log.count("Redis has been told of all writes") > 0 })
+	n, _ := a.count(t, kind.read)
+	equal(t, "a reads", n, 0)
+	equal(t, "b serves nothing still", b.cache.every.busy.Load() > 0, false)
+}
+
 // slow makes a deletion of children take a while, behind its effects.
 func slow(t testing.TB, dsn string) {
 	exec(t, dsn, `CREATE FUNCTION nap() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END'`,
@@ -257,7 +310,7 @@ func TestC02ACatalogueReadBeforeTheCommitOfDDLDoesNotStay(t *testing.T) {
 			equal(t, "a reads", n, 0)
 			a.counts(t, 0, kind.read)
 			b.catalogLoaded(t)
-			eventually(t, "the catalogue has a stamp", 2*catalogProvisional+time.Minute, func() bool {
+			eventually(t, "the catalogue has a stamp, before it would be read anew for its age", catalogAge*7/10, func() bool {
 				cat := b.cache.catalog.get(context.Background(), true)
 				return cat != nil && cat.schema != stamp{}
 			})
@@ -278,10 +331,11 @@ func TestC04ATransactionAcrossDDLTellsOfEverything(t *testing.T) {
 		every := func() string {
 			return rdb.HGet(context.Background(), a.cache.store.(*redisStore).tagKey(everyTag), "s").Val()
 		}
-		before := every()
+		var before string
 		must(t, a.Transaction(func(tx *gorm.DB) error {
 			must(t, tx.Exec(`UPDATE parents SET n = n + 1 WHERE id = 1`).Error)
 			between()
+			before = every() // DDL has told of everything, too
 			return nil
 		}))
 		return every() != before

@@ -98,6 +98,25 @@ func TestSchemaIsAdmittedWhenAllHaveAcknowledgedIt(t *testing.T) {
 	equal(t, "the catalogue stays", *present != nil, true)
 }
 
+// Of a roster that is not the one of before this instance has not asked yet whether it
+// is old enough for marks that were lost with the other.
+func TestRosterThatFollowsALostOneIsNotUsedByTheAnswerThatTellsOfIt(t *testing.T) {
+	t.Parallel()
+	schema := mint()
+	r, _, _ := rosterNaming(t, schema)
+	lost := false
+	r.ask = func(_ context.Context, q rosterQuestion) (rosterAnswer, error) {
+		lost = q.lost
+		return rosterAnswer{born: "y", token: "2", enlisted: true, settled: true, schema: schema}, nil
+	}
+	r.question(context.Background())
+	equal(t, "it has asked as one that knew another roster", lost, false)
+	equal(t, "admitted", r.schema.admits(schema), false)
+	r.question(context.Background())
+	equal(t, "it has asked so now", lost, true)
+	equal(t, "admitted", r.schema.admits(schema), true)
+}
+
 // Two instances with different catalogues would rename the roster to and fro.
 func TestSchemaIsNamedByWhoHasLookedSinceTheLastOneWas(t *testing.T) {
 	t.Parallel()

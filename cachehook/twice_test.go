@@ -57,18 +57,25 @@ func receive(t *testing.T, what string, c <-chan struct{}) {
 	}
 }
 
+// oneThroughGate opens three instances, of which the first asks Redis through a gate.
+func oneThroughGate(t *testing.T) (a, b, c *instance, g *repeatGate, lose func(pattern string)) {
+	t.Helper()
+	rdb, name := client(t)
+	gated, g, lose := throughGate(t)
+	dsn := database(t)
+	cfg := Config{Redis: rdb, Name: name, Lease: RevalidateAlways, Timeout: 10 * time.Second}
+	b, c = open(t, dsn, cfg), open(t, dsn, cfg)
+	cfg.Redis = gated
+	a = open(t, dsn, cfg)
+	ready(t, a, b, c)
+	return a, b, c, g, lose
+}
+
 // A new stamp arrives twice, because the answer to the first time was lost, and
 // somebody else has written in between: what was read before that stays invalid.
 func TestC04StampThatArrivesTwiceRevivesNothing(t *testing.T) {
 	t.Parallel()
-	rdb, name := client(t)
-	gated, gate, lose := throughGate(t)
-	dsn := database(t)
-	cfg := Config{Redis: rdb, Name: name, Lease: RevalidateAlways, Timeout: 10 * time.Second}
-	b, c := open(t, dsn, cfg), open(t, dsn, cfg)
-	cfg.Redis = gated
-	a := open(t, dsn, cfg)
-	ready(t, a, b, c)
+	a, b, c, gate, lose := oneThroughGate(t)
 	equal(t, "b", b.price(t, 1), 10)
 	c.setPrice(t, 1, 20) // Redis knows the script now
 	equal(t, "b", b.price(t, 1), 20)
@@ -150,14 +157,7 @@ func stampArrivesTwice(t *testing.T, tag string) {
 // question arrives once more.
 func TestC04RowIsNotServedAgainUnderAStampThatArrivesTwice(t *testing.T) {
 	t.Parallel()
-	rdb, name := client(t)
-	gated, gate, lose := throughGate(t)
-	dsn := database(t)
-	cfg := Config{Redis: rdb, Name: name, Lease: RevalidateAlways, Timeout: 10 * time.Second}
-	b, c := open(t, dsn, cfg), open(t, dsn, cfg)
-	cfg.Redis = gated
-	a := open(t, dsn, cfg)
-	ready(t, a, b, c)
+	a, b, c, gate, lose := oneThroughGate(t)
 	c.catalogLoaded(t)               // so that it bumps the row
 	equal(t, "a", a.price(t, 2), 20) // it has a connection, and Redis the scripts
 	tag := a.cache.store.(*redisStore).tagKey(rowTag(a.table(t, "products"), "1"))
@@ -171,7 +171,7 @@ func TestC04RowIsNotServedAgainUnderAStampThatArrivesTwice(t *testing.T) {
 	equal(t, "b again", b.price(t, 1), 10)
 	equal(t, "b has kept it", b.cache.Stats().L1Hits > hits, true)
 	c.setPrice(t, 1, 77)
-	must(t, rdb.Del(context.Background(), tag).Err())
+	must(t, b.cache.cfg.Redis.Del(context.Background(), tag).Err())
 	close(gate.goOn)
 	equal(t, "a", <-done, 77)
 	equal(t, "b after the second arrival", b.price(t, 1), 77)

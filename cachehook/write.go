@@ -172,25 +172,28 @@ func (c *Cache) transactionEnded(t *hook.Txn, outcome hook.TxnOutcome) {
 	if p.schema {
 		c.catalog.forget()
 	}
-	if p.left != nil {
-		c.tellAfterAll(p)
+	by := p.by
+	if p.left != nil && c.tellAfterAll(p) {
+		by = nil // nobody has stored anything by a later schema meanwhile
 	}
 	if t.Foreign || t.Autocommit && t.Pinned {
 		c.doubtTags(p.tags, t.Over)
 	}
-	_ = c.bump(p.tags, p.writer, p.cells, p.by)
+	_ = c.bump(p.tags, p.writer, p.cells, by)
 }
 
-// tellAfterAll adds what was left out if somebody may have cached it since.
-func (c *Cache) tellAfterAll(p *pending) {
-	if c.roster.end(p.left) || len(p.left.tags) == 0 {
-		if len(p.tags) == 0 && len(p.left.tags) > 0 {
-			c.counts.untold.Add(1)
-		}
-		return
+// tellAfterAll adds what was left out if somebody may have cached it since. It reports
+// whether the roster has waited for the write to its end.
+func (c *Cache) tellAfterAll(p *pending) (waited bool) {
+	sound := c.roster.end(p.left)
+	switch {
+	case !sound:
+		p.tags = append(p.tags, p.left.tags...)
+		p.cells = append(p.cells, c.hold(p.left.tags)...)
+	case len(p.tags) == 0:
+		c.counts.untold.Add(1)
 	}
-	p.tags = append(p.tags, p.left.tags...)
-	p.cells = append(p.cells, c.hold(p.left.tags)...)
+	return sound && p.left.sure
 }
 
 func (c *Cache) rolledBack(p *pending) {
@@ -207,9 +210,9 @@ func (c *Cache) rolledBack(p *pending) {
 
 var allTags = []string{everyTag}
 
-// bump gives the tags new stamps: all, when the catalogue by, from which they come,
-// is not the present schema's. What Redis does not take is kept back in this process,
-// and said again until it does.
+// bump gives the tags new stamps: all, when by is not nil and the present schema is
+// another one than that of by, the catalogue from which they come. What Redis does not
+// take is kept back in this process, and said again until it does.
 func (c *Cache) bump(tags []string, writer string, cells []*cell, by *catalog) error {
 	if len(tags) == 0 {
 		return nil

@@ -48,24 +48,17 @@ func killShard(ctx context.Context, p *parent) error {
 	return errors.Join(err, master.Start(ctx), p.settleShards(ctx))
 }
 
-// restoreShard lets a shard's master start again from a snapshot: its old stamps come
-// back, and results that were kept under them.
+// restoreShard lets a shard's master start again from a snapshot.
 func restoreShard(ctx context.Context, p *parent) error {
 	master, _, err := p.someShard(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err := master.Do(ctx, "SAVE"); err != nil {
+	from, err := p.startFromSnapshot(ctx, master)
+	if err != nil {
 		return err
 	}
-	if err := p.between(ctx, 100*time.Millisecond, time.Second); err != nil {
-		return err
-	}
-	from := p.clock.Now()
-	if err := master.Kill(); err != nil {
-		return err
-	}
-	err = errors.Join(p.between(ctx, 10*time.Millisecond, 300*time.Millisecond), master.Start(ctx), p.settleShards(ctx))
+	err = p.settleShards(ctx)
 	p.restored(from)
 	return err
 }

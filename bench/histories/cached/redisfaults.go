@@ -91,26 +91,35 @@ func snapshot(ctx context.Context, r *testbed.Redis) (string, error) {
 	return filepath.Join(parts...), nil
 }
 
-// restoreRedis lets the master start again from a snapshot: its old stamps come
-// back together with the results that were kept under them.
+// restoreRedis lets the master start again from a snapshot.
 func restoreRedis(ctx context.Context, p *parent) error {
 	master, err := p.sentinel.Master(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err := master.Do(ctx, "SAVE"); err != nil {
+	from, err := p.startFromSnapshot(ctx, master)
+	if err != nil {
 		return err
+	}
+	p.restored(from)
+	return p.settle(ctx, from, master)
+}
+
+// startFromSnapshot lets a master start again from a snapshot, after writes that are
+// not in it: its old stamps come back together with the results that were kept under
+// them. It returns when they were lost.
+func (p *parent) startFromSnapshot(ctx context.Context, master *testbed.Redis) (from int64, err error) {
+	if _, err := master.Do(ctx, "SAVE"); err != nil {
+		return 0, err
 	}
 	if err := p.between(ctx, 100*time.Millisecond, time.Second); err != nil {
-		return err
+		return 0, err
 	}
-	from := p.clock.Now()
+	from = p.clock.Now()
 	if err := master.Kill(); err != nil {
-		return err
+		return 0, err
 	}
-	err = errors.Join(p.between(ctx, 10*time.Millisecond, 300*time.Millisecond), master.Start(ctx))
-	p.restored(from)
-	return errors.Join(err, p.settle(ctx, from, master))
+	return from, errors.Join(p.between(ctx, 10*time.Millisecond, 300*time.Millisecond), master.Start(ctx))
 }
 
 // restored notes that Redis has lost what it was told last, since a time until
