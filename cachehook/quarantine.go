@@ -78,6 +78,9 @@ func (c *Cache) retryLoop(ctx context.Context) {
 			return
 		case <-added:
 		}
+		if c.pending.len() == 0 { // a signal of what has been told since
+			continue
+		}
 		began := time.Now()
 		var every []*cell // held while the tags may not be all that was written: see bump
 		for first := true; ctx.Err() == nil && c.pending.len() > 0; first = false {
