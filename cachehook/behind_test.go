@@ -108,7 +108,7 @@ func TestC07SchemaChangedWithoutDDLInTheText(t *testing.T) {
 	} {
 		t.Run(text, func(t *testing.T) {
 			t.Parallel()
-			dsn := database(t)
+			dsn := databaseAlone(t)
 			exec(t, dsn, `CREATE FUNCTION make_own() RETURNS void LANGUAGE plpgsql AS $$ BEGIN CREATE TEMP TABLE products (id bigint); END $$`)
 			db := open(t, dsn, Config{})
 			pool, err := db.DB.DB()

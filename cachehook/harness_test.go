@@ -154,9 +154,26 @@ func database(t testing.TB) string {
 	schema := fmt.Sprintf("s%d", schemas.n.Add(1))
 	exec(t, schemas.dsn, "CREATE SCHEMA "+schema)
 	dsn := schemas.dsn + "&search_path=" + schema
+	makeProducts(t, dsn)
+	return dsn
+}
+
+// databaseAlone is database in one of its own. A temporary table is seen in the
+// catalogue by all who use the same database, and keeps the others of its name from
+// being cached.
+func databaseAlone(t testing.TB) string {
+	t.Helper()
+	testbed.RequirePostgres(t)
+	cluster := testbed.SharedCluster(t)
+	dsn := cluster.Primary().DSN(cluster.NewDatabase(t))
+	makeProducts(t, dsn)
+	return dsn
+}
+
+func makeProducts(t testing.TB, dsn string) {
+	t.Helper()
 	exec(t, dsn, `CREATE TABLE products (id bigint PRIMARY KEY, name text, price bigint)`,
 		`INSERT INTO products SELECT i, 'p' || i, i * 10 FROM generate_series(1, 100) i`)
-	return dsn
 }
 
 func exec(t testing.TB, dsn string, statements ...string) {
