@@ -105,7 +105,7 @@ func reshard(ctx context.Context, p *parent) error {
 			return err
 		}
 		var key string
-		if key, err = p.someKey(ctx); key != "" {
+		if key, err = p.someKey(ctx); key != "" && !slices.Contains(keys, key) { // each once: it would come back
 			keys = append(keys, key)
 		}
 	}
